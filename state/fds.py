@@ -1,0 +1,133 @@
+"""FdTable: every descriptor that must outlive a re-exec, under one stable name.
+
+Everyone else refers to a descriptor by name; numbers appear only here. It promises that nothing but the named descriptors
+crosses an exec, that each is still the same file afterwards, and that what nobody takes is closed and said by name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+from state.records import Part
+
+log = logging.getLogger("state.fds")
+
+
+class Held(Part, frozen=True, kw_only=True):
+    """A named descriptor: its number, and the identity of its file (fstat) to know it again."""
+
+    name: str
+    number: int
+    device: int
+    inode: int
+    kind: int
+
+
+class FdTable:
+    """The named descriptors of this run. `inherited` are those that the previous run left us."""
+
+    def __init__(self, inherited: Iterable[Held] = ()) -> None:
+        self._held: dict[str, int] = {}
+        self._inherited = {held.name: held.number for held in inherited if _is_still(held)}
+        for number in self._inherited.values():
+            os.set_inheritable(number, False)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._held
+
+    def __getitem__(self, name: str) -> int:
+        return self._held[name]
+
+    def hold(self, name: str, number: int) -> int:
+        """Take over `number` under `name` until `drop(name)`, which closes it."""
+        if name in self._held or name in self._inherited:
+            raise ValueError(f"descriptor {name!r} is already held")
+        self._held[name] = number
+        return number
+
+    def take(self, name: str) -> int | None:
+        """Return the inherited descriptor `name`, held from now on; None when the previous run left none."""
+        if name in self._inherited:
+            self._held[name] = self._inherited.pop(name)
+        return self._held.get(name)
+
+    def obtain(self, name: str, create: Callable[[], int]) -> int:
+        """Return the inherited descriptor `name`, or hold what `create()` makes: a first start and an upgrade read alike."""
+        taken = self.take(name)
+        return self.hold(name, create()) if taken is None else taken
+
+    def drop(self, name: str) -> None:
+        """Close the descriptor and forget it. Dropping what is not held is allowed: the end may come from two sides."""
+        number = self._held.pop(name, None)
+        if number is not None:
+            os.close(number)
+
+    def names(self, prefix: str = "") -> list[str]:
+        return sorted(name for name in self._held if name.startswith(prefix))
+
+    def inherited(self, prefix: str = "") -> list[str]:
+        """Return the names of what the previous run left and nobody has taken yet."""
+        return sorted(name for name in self._inherited if name.startswith(prefix))
+
+    def close_unclaimed(self) -> list[str]:
+        """Close what nobody took. Called once, when every owner is restored."""
+        lost = sorted(self._inherited)
+        for name in lost:
+            log.warning("Closing an inherited descriptor that nobody claims name=%s", name)
+            os.close(self._inherited.pop(name))
+        return lost
+
+    def snapshot(self) -> list[Held]:
+        """Return all named descriptors, those not yet taken included: a refused restore passes them on."""
+        return [_describe(name, number) for name, number in sorted((self._held | self._inherited).items())]
+
+    def open_for_exec(self) -> None:
+        """Let exactly the named descriptors (and 0 to 2) pass an exec."""
+        named = set(self._held.values()) | set(self._inherited.values())
+        for number in open_numbers():
+            if number > 2 and number not in named and not fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+                # C libraries open some of theirs without close-on-exec (libsanlock does).
+                log.warning("Not handing on an unnamed descriptor number=%d file=%s", number, _target(number))
+                os.set_inheritable(number, False)
+        for number in named:
+            os.set_inheritable(number, True)
+
+    def close_for_exec(self) -> None:
+        """Undo `open_for_exec`: the exec did not happen."""
+        for number in (*self._held.values(), *self._inherited.values()):
+            os.set_inheritable(number, False)
+
+
+def open_numbers() -> Iterator[int]:
+    """Yield the numbers of all descriptors open now."""
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            fcntl.fcntl(int(entry), fcntl.F_GETFD)
+        except OSError:
+            continue  # the descriptor of the listing itself
+        yield int(entry)
+
+
+def _describe(name: str, number: int) -> Held:
+    stat = os.fstat(number)
+    return Held(name=name, number=number, device=stat.st_dev, inode=stat.st_ino, kind=stat.st_mode & 0o170000)
+
+
+def _is_still(held: Held) -> bool:
+    try:
+        same = _describe(held.name, held.number) == held
+    except OSError:
+        same = False
+    if not same:
+        log.error("An inherited descriptor is not what it was name=%s number=%d", held.name, held.number)
+    return same
+
+
+def _target(number: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")
+    except OSError:
+        return "unknown"
