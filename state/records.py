@@ -29,7 +29,7 @@ class RecordError(ValueError):
     """Stored data cannot be used. The text says where and why."""
 
 
-class Part(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class Part(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A struct inside a record. It evolves by new fields with defaults only."""
 
 
