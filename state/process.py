@@ -46,17 +46,22 @@ def own_children() -> list[int]:
     return pids
 
 
-def reap_orphans(named: set[int]) -> list[tuple[int, int]]:
-    """Reap double-forked orphans that ended under our subreaper; return (pid, exit code) of each.
+def reap_orphans(named: set[int], left: frozenset[int] = frozenset()) -> list[tuple[int, int]]:
+    """Reap children that ended and that nobody else waits for; return (pid, exit code) of each.
 
     libvirt waits for its own direct children, and polls for its double-forked ones to vanish: the first must be left
-    alone, the second must not stay zombies. An orphan is in a session that is neither its own nor ours.
+    alone, the second must not stay zombies. An orphan is in a session that is neither its own nor ours; or it leads its
+    session and is a QEMU: the middle one of the three that `qemu -daemonize` makes, which nobody waits for.
+
+    `named` are waited for by name. `left` are the children of the image before the exec: who waited for them is gone.
     """
     ours = os.getsid(0)
     reaped = []
     for pid in own_children():
         fields = stat_fields(pid)
-        if pid in named or not fields or fields[0] != "Z" or int(fields[3]) in (pid, ours):
+        if pid in named or not fields or fields[0] != "Z":
+            continue
+        if pid not in left and not _is_orphan(pid, int(fields[3]), ours):
             continue
         try:
             done, status = os.waitpid(pid, os.WNOHANG)
@@ -65,3 +70,16 @@ def reap_orphans(named: set[int]) -> list[tuple[int, int]]:
         if done:
             reaped.append((pid, os.waitstatus_to_exitcode(status)))
     return reaped
+
+
+def _is_orphan(pid: int, session: int, ours: int) -> bool:
+    return session != ours and (session != pid or _command(pid).startswith("qemu"))
+
+
+def _command(pid: int) -> str:
+    """Return the name of the program that `pid` runs or ran, '' when it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
