@@ -1,0 +1,1 @@
+"""The network driver. Not built yet: its verbs answer code 44."""

@@ -1,0 +1,1 @@
+"""The storage driver. Not built yet: its verbs answer code 44."""

@@ -1,0 +1,171 @@
+"""Deeds: what changes a virtual machine. In worker threads, with the machine's id as key.
+
+It promises that each either happens, or raises one of the meanings of `drivers.errors` and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from drivers.base import Host
+from drivers.errors import (
+    DestroyFailed,
+    DriverError,
+    Failed,
+    HypervisorDown,
+    IllegalMove,
+    Invalid,
+    NoSuchVm,
+    NoWayToShutDown,
+    TicketFailed,
+)
+from drivers.vm.connection import Connection
+from drivers.vm.console import Consoles
+from drivers.vm.contract import NO_ERROR, UNBORN, Move, Settings, Status, truth
+from drivers.vm.launcher import Launcher
+from drivers.vm.machine import Machine, Machines, Shutdown
+from drivers.vm.powerbutton import PowerButton
+from drivers.vm.watch import Watch
+
+if TYPE_CHECKING:
+    from drivers.vm.link import Link
+
+log = logging.getLogger("vm")
+
+Conf = dict[str, Any]
+
+UNFIT_FOR_CONT = (Status.MIGRATION_SOURCE, Status.SAVING, Status.DOWN)
+
+
+class Deeds:
+    """See the module."""
+
+    def __init__(
+        self,
+        host: Host,
+        machines: Machines,
+        consoles: Consoles,
+        connection: Connection,
+        watch: Watch,
+        launcher: Launcher,
+        button: PowerButton,
+        settings: Callable[[], Settings],
+    ) -> None:
+        self._host = host
+        self._machines = machines
+        self._consoles = consoles
+        self._connection = connection
+        self._watch = watch
+        self._launcher = launcher
+        self._button = button
+        self._settings = settings
+
+    def create(self, params: dict[str, Any]) -> Conf:
+        """Take in a new machine; it is launched soon. Raises Invalid, MissingParameter, Unsupported, VmExists."""
+        # Deferred: nobody needs it before the first answer. `vdsmd.deferred` has it imported.
+        from drivers.vm.params import Defaults, normalise
+
+        conf = normalise(params, Defaults(nic_model=self._settings().nic_model))
+        now = time.time()
+        machine = Machine(vm_id=conf["vmId"], conf=conf, created=now, status_since=now)
+        reply = shown(machine)
+        self._machines.add(machine)
+        self._host.in_loop(self._launcher.launch_waiting)
+        return reply
+
+    def destroy(self, vm_id: str) -> None:
+        """End the machine if it runs, and forget it. Raises NoSuchVm, HypervisorDown, DestroyFailed."""
+        machine = self._machines.get(vm_id)
+        with self._machines.lock:
+            if machine.status is Status.WAIT_FOR_LAUNCH:
+                self._machines.remove(machine)  # nobody launches it any more
+        if not machine.is_down and machine.vm_id in self._machines:
+            self._end(machine)
+        self._forget(machine)
+
+    def _end(self, machine: Machine) -> None:
+        vm_id = machine.vm_id
+        try:
+            self._connection.require().destroy(vm_id)
+        except NoSuchVm:
+            log.info("The domain was gone already vm=%s", vm_id)
+        except HypervisorDown:
+            raise
+        except DriverError as error:
+            raise DestroyFailed(vm=vm_id, reason=error) from error
+
+    def _forget(self, machine: Machine) -> None:
+        # The id is free only when all that goes by it is gone.
+        self._consoles.remove(machine.vm_id)
+        self._host.in_loop(lambda: self._watch.forget(machine))
+        self._machines.remove(machine)
+
+    def pause(self, vm_id: str) -> None:
+        machine = self._running(vm_id)
+        self._ask(machine, lambda link: link.suspend(machine.vm_id), Move.PAUSE)
+
+    def cont(self, vm_id: str) -> None:
+        machine = self._machines.get(vm_id)
+        if machine.status in UNFIT_FOR_CONT:
+            raise Failed(action="continuing", reason=f"the virtual machine is {machine.status}")
+        self._ask(machine, lambda link: link.resume(machine.vm_id), Move.RUN)
+
+    def shutdown(self, vm_id: str, *, delay: float, patience: float | None, reboot: bool, force: bool) -> None:
+        """Press the power button, `delay` seconds from now. After `patience` seconds without effect (None: as configured)
+        force is used, if allowed, or the machine is left as it is. Raises NoSuchVm (also when it is Down), NoWayToShutDown,
+        IllegalMove, HypervisorDown."""
+        machine = self._running(vm_id)
+        has_button = truth(machine.conf.get("acpiEnable", "true"))
+        if not has_button and not force:
+            raise NoWayToShutDown(vm=vm_id)
+        plan = Shutdown(
+            press_at=time.monotonic() + delay,
+            patience=self._settings().sys_shutdown_timeout if patience is None else patience,
+            has_button=has_button,
+            force=force,
+            reboot=reboot,
+        )
+        self._button.ask(self._connection.require(), machine, plan)
+
+    def set_ticket(self, vm_id: str, password: str, ttl: int, on_conflict: str) -> None:
+        """Set the password of the first display. Raises NoSuchVm, Invalid, TicketFailed, HypervisorDown."""
+        machine = self._running(vm_id)
+        try:
+            self._connection.require().set_ticket(machine.vm_id, password, ttl, on_conflict)
+        except (HypervisorDown, Invalid, NoSuchVm):
+            raise
+        except DriverError as error:
+            raise TicketFailed(vm=vm_id, reason=error) from error
+
+    def _running(self, vm_id: str) -> Machine:
+        machine = self._machines.get(vm_id)
+        if machine.is_down:
+            raise NoSuchVm(vm=vm_id)
+        return machine
+
+    def _ask(self, machine: Machine, deed: Callable[[Link], None], move: Move) -> None:
+        """Do the deed, and show at once what it led to; libvirt's event about it comes later."""
+        if machine.status in UNBORN:
+            raise IllegalMove(vm=machine.vm_id, status=machine.status, move=move)
+        try:
+            deed(self._connection.require())
+        except NoSuchVm:
+            self._host.in_loop(lambda: self._watch.look(machine))
+            raise
+        with self._machines.lock:
+            if self._machines.is_current(machine):
+                self._machines.move(machine, move, pause_code=NO_ERROR)
+
+
+def shown(machine: Machine) -> Conf:
+    """Return the machine's full form on the wire: its configuration, and how it is."""
+    form = {**machine.conf, "status": str(machine.status), "pid": machine.pid}
+    if machine.status is Status.PAUSED:
+        form["pauseCode"] = machine.pause_code
+    if machine.ending is not None:
+        form["exitCode"], form["exitMessage"] = int(machine.ending.code), machine.ending.message
+        form["exitReason"] = int(machine.ending.reason)
+    return form

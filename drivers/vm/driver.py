@@ -1,0 +1,275 @@
+"""VmDriver: the owner of all virtual machines, and what can be asked of them.
+
+It promises that questions about machines are answered from memory, at once, in every phase of the daemon's life, and that
+what changes a machine either happens or raises one of the meanings of `drivers.errors`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from drivers.base import Host
+from drivers.vm.connection import Connection
+from drivers.vm.console import Consoles
+from drivers.vm.contract import Status, Virt, settings
+from drivers.vm.deeds import Deeds, shown
+from drivers.vm.launcher import Launcher
+from drivers.vm.machine import Machine, Machines, VmRecord
+from drivers.vm.monitors import Monitors
+from drivers.vm.powerbutton import PowerButton
+from drivers.vm.sampler import Sampler
+from drivers.vm.vmstats import down_stats, running_stats
+from drivers.vm.watch import Watch
+from state.records import Record
+
+if TYPE_CHECKING:
+    from drivers.vm.libvirt_events import Tell
+    from drivers.vm.link import Link, Seen
+
+log = logging.getLogger("vm")
+
+Stats = dict[str, Any]
+Conf = dict[str, Any]
+
+
+class Libvirt:
+    """libvirt itself, imported when it is opened first: that takes longer than all the rest of a re-exec.
+
+    `vdsmd.deferred` names the module, so that it is imported soon after the start in any case."""
+
+    def __init__(self) -> None:
+        # libvirt reads it when it is imported. Its warnings would go to our standard error, and say nothing of use.
+        os.environ.setdefault("LIBVIRT_DEBUG", "4")
+        self._module: Any = None
+
+    def open(self, uri: str, lib_dir: str, virt_type: str, tell: Tell, broken: Callable[[str], None]) -> Link:
+        """In a worker. See `drivers.vm.link.open_first`."""
+        from drivers.vm import link
+
+        self._module = link
+        return link.open_first(uri, lib_dir, virt_type, tell, broken)
+
+    def start_events(self) -> None:
+        """Have events told again after `stop_events`. The first `open` begins it."""
+        if self._module is not None:
+            self._module.EVENTS.start()
+
+    def stop_events(self, deadline: float) -> None:
+        """Join the thread that tells of events. Raises Busy."""
+        if self._module is not None:
+            self._module.EVENTS.stop(deadline)
+
+
+class VmDriver:
+    """An owner (`drivers.base.Owner`), the answers to questions, and `deeds`. `vdsmd.api.vm` has who calls them."""
+
+    name = "vm"
+    record: type[Record] = VmRecord
+
+    def __init__(self, host: Host, config: Any, libvirt: Libvirt | None = None) -> None:
+        self._host = host
+        self._libvirt = libvirt or Libvirt()
+        self._settings = settings(config)
+        self._machines = Machines(host)
+        limit = int(self._settings.console_max_mb * 2**20)
+        self._consoles = Consoles(host, limit=limit, keep=self._settings.console_keep)
+        self._connection = Connection(host, self._connect, self._connected)
+        self._watch = Watch(host, self._machines, self._connection, lambda: self._settings)
+        self._sampler = Sampler(
+            host, self._machines, self._connection, lambda: self._settings.sample_interval, self._watch.sampled
+        )
+        self._launcher = Launcher(
+            host, self._machines, self._consoles, self._connection, self._watch, self._sampler.soon
+        )
+        self._button = PowerButton(host, self._machines, self._connection)
+        self.deeds = Deeds(
+            host,
+            self._machines,
+            self._consoles,
+            self._connection,
+            self._watch,
+            self._launcher,
+            self._button,
+            lambda: self._settings,
+        )
+        self._monitors = Monitors(host, self._machines)
+        self._restored = False
+        self._uncertain = False
+        self._live: dict[str, Seen] = {}
+        self._strangers: list[str] = []
+        self._given_back = False
+
+    # The owner
+
+    def snapshot(self) -> VmRecord:
+        return self._machines.snapshot(self._sampler.text())
+
+    def restore(self, record: Record) -> None:
+        assert isinstance(record, VmRecord)
+        self._machines.restore(record)
+        self._sampler.load(record.samples)
+        self._restored = True
+        for machine in self._machines.all():
+            self._watch.take_child(machine)
+            if not machine.is_down:
+                self._consoles.claim(machine.vm_id)
+
+    def recover(self) -> None:
+        self._machines.recover()
+        self._uncertain = bool(self._machines.all())
+        for machine in self._machines.all():
+            if not machine.is_down:
+                self._consoles.claim(machine.vm_id)
+                self._watch.adopt(machine, machine.pid)
+
+    def start(self) -> None:
+        self._consoles.start()
+        self._libvirt.start_events()
+        self._connection.start()
+        for machine in self._machines.all():
+            self._button.arm(machine)
+        if self._connection.link is not None:
+            self._sampler.start()
+
+    def unsafe(self) -> str | None:
+        if self._watch.starting:
+            return f"virtual machines are being started: {', '.join(sorted(self._watch.starting))}"
+        if self._connection.trying:
+            return "libvirt is being opened"
+        if self._monitors.silent:
+            return f"monitors have not answered since the last re-exec: {', '.join(self._monitors.silent)}"
+        if self._sampler.stuck:
+            silent = [machine.vm_id for machine in self._machines.all() if not machine.responds]
+            return f"monitors do not answer: {', '.join(silent) or 'it is not known yet which'}"
+        return None
+
+    def settle(self) -> None:
+        self._launcher.hold(True)
+        self._sampler.hold(True)
+
+    def resume(self) -> None:
+        self._launcher.hold(False)
+        self._sampler.hold(False)
+
+    def quiesce(self, deadline: float) -> None:
+        self._connection.quiesce()
+        self._sampler.stop()
+        self._libvirt.stop_events(deadline)
+        self._consoles.quiesce(deadline)
+
+    def reload(self, config: Any) -> None:
+        """Take over a changed configuration. Another uri, or other limits of console logs, hold from the next exec on."""
+        self._settings = settings(config)
+
+    # libvirt comes
+
+    def _connect(self) -> Link:
+        """In a worker: open libvirt, and list what is there."""
+        settings = self._settings
+        link = self._libvirt.open(self._uri(), self._host.lib_dir, settings.virt_type, self._tell, self._broken)
+        self._live = link.observe_all()
+        self._strangers = [v for v in self._live if v not in self._machines and link.is_ours(v)]
+        return link
+
+    def _uri(self) -> str:
+        """Machines stay under the hypervisor that they run under, whatever the configuration says by now."""
+        given, known = self._settings.uri, self._machines.uri
+        if not known or all(machine.is_down for machine in self._machines.all()):
+            return given
+        if given not in ("auto", known):
+            log.warning("[libvirt] uri holds only when all machines are down given=%s used=%s", given, known)
+        return known
+
+    def _connected(self, link: Link) -> None:
+        self._machines.uri = link.uri
+        for vm_id in self._strangers:
+            self._watch.take_in(link, vm_id, self._live[vm_id])
+        self._watch.compare(link, self._live, give_back=self._restored and not self._given_back)
+        self._given_back = True
+        if link.row.children_are_ours:
+            self._monitors.ask(link, sorted(vm_id for vm_id in self._live if vm_id in self._machines))
+        self._host.submit(link.virt, self._learnt_virt)
+        self._sampler.start()
+        self._launcher.launch_waiting()
+
+    def _learnt_virt(self, virt: Virt | None, error: Exception | None) -> None:
+        if virt is None:
+            log.warning("libvirt does not tell what it can do error=%s", error)
+            return
+        if virt != self._machines.virt and self._settings.virt_type == "auto" and not virt.kvm:
+            log.warning("KVM does not work here: virtual machines run by software emulation, which is slow")
+        self._machines.virt = virt
+
+    def _tell(self, vm_id: str, what: str, detail: Any) -> None:
+        self._host.in_loop(lambda: self._watch.heard(vm_id, what, detail))
+
+    def _broken(self, reason: str) -> None:
+        self._host.in_loop(lambda: self._connection.lost(reason))
+
+    # Questions: answered from memory, in the loop's thread
+
+    @property
+    def recovering(self) -> str:
+        """Why it is not known yet how the machines are ('' when it is, or when there are none on record)."""
+        return "libvirt has not told yet how they are" if self._uncertain and not self._connection.tried else ""
+
+    def link_status(self) -> str:
+        return self._connection.status()
+
+    def statuses(self) -> list[str]:
+        return [str(machine.status) for machine in self._machines.all()]
+
+    def committed(self) -> int:
+        """Return the memory in MiB that is promised to machines which are not Down."""
+        return sum(int(m.conf.get("memSize", 0)) for m in self._machines.all() if not m.is_down)
+
+    def virt(self) -> Virt:
+        return self._machines.virt
+
+    def list_short(self, vm_ids: list[str]) -> list[dict[str, str]]:
+        return [{"vmId": machine.vm_id, "status": str(machine.status)} for machine in self._some(vm_ids)]
+
+    def list_full(self, vm_ids: list[str]) -> list[Conf]:
+        return [shown(machine) for machine in self._some(vm_ids)]
+
+    def stats(self, vm_id: str) -> Stats:
+        """Return the statistics of the machine, or how it ended. Raises NoSuchVm."""
+        return self._stats(self._machines.get(vm_id))
+
+    def all_stats(self) -> list[Stats]:
+        return [self._stats(machine) for machine in self._machines.all()]
+
+    def _some(self, vm_ids: list[str]) -> list[Machine]:
+        """Return the machines with these ids, or all when none are given. Unknown ids are passed over."""
+        if not vm_ids:
+            return self._machines.all()
+        return [machine for machine in map(self._machines.find, vm_ids) if machine is not None]
+
+    def _stats(self, machine: Machine) -> Stats:
+        ending = machine.ending
+        if ending is not None:
+            return down_stats(
+                machine.conf,
+                exit_code=ending.code,
+                exit_message=ending.message,
+                exit_reason=ending.reason,
+                status_since=machine.status_since,
+            )
+        sample, previous = self._sampler.of(machine.vm_id)
+        return running_stats(
+            machine.conf,
+            str(machine.status),
+            sample,
+            previous,
+            now=time.monotonic(),
+            elapsed=time.time() - (machine.started or time.time()),
+            status_since=machine.status_since,
+            pid=machine.pid,
+            responsive=machine.responds and (self._connection.link is not None or not self._connection.tried),
+            pause_code=machine.pause_code if machine.status is Status.PAUSED else "",
+            watchdog=machine.watchdog,
+        )

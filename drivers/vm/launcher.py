@@ -1,0 +1,126 @@
+"""Launcher: machines that wait for it are started, a few at a time.
+
+It promises that a machine that waits is on record, so that a re-exec in between costs nothing but time; that none is begun
+while a re-exec is wanted; and that it is known how each start ended before a re-exec may come.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from drivers.base import Host
+from drivers.errors import DriverError, HypervisorDown
+from drivers.vm.connection import Connection
+from drivers.vm.console import Consoles
+from drivers.vm.contract import Ending, ExitCode, ExitReason, Move, Status, truth
+from drivers.vm.machine import Machine, Machines
+from drivers.vm.watch import Watch
+
+if TYPE_CHECKING:
+    from drivers.vm.link import Link
+
+log = logging.getLogger("vm")
+
+AT_ONCE = 4
+"""Machines that are started at the same time."""
+
+
+class Launched(msgspec.Struct, frozen=True):
+    """What a start brought about. `seen` is a link.Seen."""
+
+    seen: Any
+    conf: dict[str, Any]
+    pid: int
+    xml: str
+
+
+class Launcher:
+    """All calls come from the loop's thread. `launched` is called after each start that succeeded."""
+
+    def __init__(
+        self,
+        host: Host,
+        machines: Machines,
+        consoles: Consoles,
+        connection: Connection,
+        watch: Watch,
+        launched: Callable[[], None],
+    ) -> None:
+        self._host = host
+        self._machines = machines
+        self._consoles = consoles
+        self._connection = connection
+        self._watch = watch
+        self._launched = launched
+        self._held = False
+
+    def hold(self, held: bool) -> None:
+        """Begin nothing while held; then begin what waits."""
+        self._held = held
+        self.launch_waiting()
+
+    def launch_waiting(self) -> None:
+        """Launch what waits for it, as far as that is possible now. What is left waits on, over an exec too."""
+        link = self._connection.link
+        for machine in self._machines.all():
+            if link is None or self._held or len(self._watch.starting) >= AT_ONCE:
+                return
+            if machine.status is Status.WAIT_FOR_LAUNCH and machine.vm_id not in self._watch.starting:
+                self._launch(link, machine)
+
+    def _launch(self, link: Link, machine: Machine) -> None:
+        with self._machines.lock:
+            if not self._machines.is_current(machine):
+                return
+            self._machines.move(machine, Move.LAUNCH)
+        self._watch.starting[machine.vm_id] = machine
+        # No time-out: it must be known how it ended before a re-exec may come.
+        self._host.submit(
+            lambda: self._start(link, machine), partial(self._started, machine), key=machine.vm_id, timeout=0
+        )
+
+    def _start(self, link: Link, machine: Machine) -> Launched | None:
+        """In a worker, with the machine's key: nobody destroys it meanwhile."""
+        if not self._machines.is_current(machine):
+            return None
+        conf, vm_id = machine.conf, machine.vm_id
+        channels = f"{self._host.run_dir}/channels"
+        xml = link.definition(conf, channels_dir=channels, console=self._consoles.prefix(vm_id))
+        try:
+            os.makedirs(channels, mode=0o711, exist_ok=True)
+            if link.row.consoles:
+                os.makedirs(channels, mode=0o711, exist_ok=True)
+                self._consoles.prepare(vm_id)
+            seen = link.create(xml, paused=truth(conf.get("launchPaused", False)))
+        except (DriverError, OSError):
+            self._consoles.remove(vm_id)
+            raise
+        return Launched(seen, *link.known(vm_id, conf), xml if link.row.volatile else "")
+
+    def _started(self, machine: Machine, launched: Launched | None, error: Exception | None) -> None:
+        self._watch.starting.pop(machine.vm_id, None)
+        self.launch_waiting()
+        if not self._machines.is_current(machine):
+            return
+        if isinstance(error, HypervisorDown):
+            log.error("It is not known whether a machine has started vm=%s error=%s", machine.vm_id, error)
+        elif launched is None:
+            self._failed(machine, error)
+        else:
+            self._machines.update(machine, conf=launched.conf, xml=launched.xml, started=time.time())
+            self._watch.alive(machine, launched.seen)
+            self._watch.adopt(machine, launched.pid)
+            self._watch.look(machine)
+            self._launched()
+
+    def _failed(self, machine: Machine, error: Exception | None) -> None:
+        if not isinstance(error, DriverError | OSError):
+            log.error("Unexpected failure while starting vm=%s", machine.vm_id, exc_info=error)
+        self._machines.end(machine, Ending(ExitCode.ERROR, ExitReason.LIBVIRT_START_FAILED, str(error)))

@@ -1,0 +1,262 @@
+"""Link: an open connection to libvirt, in the daemon's own words. Imported after the first answer, with all it needs.
+
+It promises that every failure of libvirt leaves here as one of our errors, with libvirt's own text, and that events are told
+as hints ("something happened to this machine") to a function that may be called from any thread. All calls may block, and
+belong into worker threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import libvirt
+import msgspec
+from lxml import etree
+
+from drivers.errors import DriverError, Failed, HypervisorDown, NoSuchVm, NotResponding
+from drivers.vm import domxml, running
+from drivers.vm.contract import NO_ERROR, Virt
+from drivers.vm.hypervisors import Hypervisor, candidates, domain_type, hypervisor_of
+from drivers.vm.libvirt_events import EVENTS, Tell, register
+from drivers.vm.params import Conf, Defaults, normalise
+from state.process import own_children
+
+__all__ = ["EVENTS", "Defaults", "Link", "Seen", "normalise", "open_first"]
+
+log = logging.getLogger("libvirt")
+
+UNREACHABLE = {
+    libvirt.VIR_ERR_NO_CONNECT,
+    libvirt.VIR_ERR_INVALID_CONN,
+    libvirt.VIR_ERR_RPC,
+    libvirt.VIR_ERR_AUTH_FAILED,
+    libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+    libvirt.VIR_ERR_AUTH_CANCELLED,
+}
+TOO_LATE = {libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_AGENT_UNRESPONSIVE}
+
+PAUSED = {libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED, libvirt.VIR_DOMAIN_CRASHED}
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A domain that exists, as it is now. `pause_code`: why it is paused, if for an error."""
+
+    paused: bool
+    pause_code: str = NO_ERROR
+
+
+def open_first(uri: str, lib_dir: str, virt_type: str, tell: Tell, broken: Callable[[str], None]) -> Link:
+    """Return a link to `uri`; for 'auto', to the first that can be had. Raises the last one's error."""
+    *others, last = candidates(uri, lib_dir)
+    for other in others:
+        try:
+            return Link(other, virt_type, tell, broken)
+        except DriverError as error:
+            log.info("Not available: %s", error)
+    return Link(last, virt_type, tell, broken)
+
+
+class Link:
+    """See the module. Raises from all calls: HypervisorDown, NoSuchVm (there is no such domain), NotResponding, Failed."""
+
+    def __init__(self, uri: str, virt_type: str, tell: Tell, broken: Callable[[str], None]) -> None:
+        self.uri = uri
+        self.row: Hypervisor = hypervisor_of(uri)
+        self.row.prepare(uri)
+        self.domain_type = domain_type(self.row, virt_type)
+        EVENTS.start()
+        try:
+            self._connection = libvirt.open(uri)
+            register(self._connection, tell)
+            if self.row.remote:
+                self._connection.registerCloseCallback(lambda _c, reason, _o: broken(f"closed ({reason})"), None)
+                self._connection.setKeepAlive(5, 3)
+        except libvirt.libvirtError as error:
+            # Whatever the reason: this one cannot be had now.
+            raise HypervisorDown(reason=f"{uri}: {error}") from error
+
+    def close(self) -> None:
+        """Let go of a connection that broke."""
+        try:
+            self._connection.close()
+        except libvirt.libvirtError as error:
+            log.debug("Closing failed: %s", error)
+
+    # Looking
+
+    def observe(self, vm_id: str) -> Seen | None:
+        """Return the domain as it is now, or None: libvirt has answered, and there is none."""
+        try:
+            with _meaning("looking up a domain"):
+                return self._seen(self._connection.lookupByUUIDString(vm_id))
+        except NoSuchVm:
+            return None
+
+    def observe_all(self) -> dict[str, Seen]:
+        with _meaning("listing domains"):
+            domains = self._connection.listAllDomains()
+        found = ((domain.UUIDString(), self.observe(domain.UUIDString())) for domain in domains)
+        return {vm_id: seen for vm_id, seen in found if seen is not None}
+
+    def is_ours(self, vm_id: str) -> bool:
+        """Say whether we, or an earlier daemon of our kind, made the domain."""
+        return running.is_ours(self.xml(vm_id))
+
+    def xml(self, vm_id: str, *, secure: bool = False) -> str:
+        with self._domain(vm_id, "reading the definition") as domain:
+            return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE if secure else 0))
+
+    def known(self, vm_id: str, conf: Conf) -> tuple[Conf, int]:
+        """Return the configuration of a running machine with what libvirt made of it (aliases, addresses, ports), and the pid
+        of its QEMU, 0 when there is none to be seen. What cannot be known now is left as it is."""
+        try:
+            return running.read_back(self.xml(vm_id), conf), self._qemu_pid(vm_id)
+        except DriverError as error:
+            log.warning("Not everything is known of a machine vm=%s error=%s", vm_id, error)
+            return conf, 0
+
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        """Return the counters of all domains, from one call. What a busy monitor would have to say is left out."""
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT if self.row.patient_stats else 0
+        with _meaning("sampling"):
+            return {domain.UUIDString(): values for domain, values in self._connection.getAllDomainStats(0, flags)}
+
+    def ask_monitor(self, vm_id: str) -> None:
+        """Return when the domain's monitor has answered a question. Which one does not matter."""
+        with self._domain(vm_id, "asking the monitor") as domain:
+            domain.ioThreadInfo(libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def virt(self) -> Virt:
+        """Return what guests can be run here."""
+        with _meaning("reading the capabilities"):
+            capabilities = etree.fromstring(self._connection.getCapabilities().encode())
+            machines = {element.text or "" for element in capabilities.iterfind("guest/arch[@name='x86_64']/machine")}
+            models = self._connection.getCPUModelNames("x86_64") if self.row.monitors else []
+            versions = {"libvirt": libvirt.getVersion(), "qemu-kvm": self._connection.getVersion()}
+        return Virt(
+            kvm=self.domain_type == "kvm",
+            machines=sorted(machines),
+            models=list(models),
+            versions={name: f"{n // 1000000}.{n // 1000 % 1000}.{n % 1000}" for name, n in versions.items()},
+        )
+
+    def definition(self, conf: Conf, *, channels_dir: str, console: str) -> str:
+        """Return the domain's XML. Raises Invalid or Unsupported."""
+        return domxml.domain_xml(
+            conf,
+            virt_type=self.domain_type,
+            channels_dir=channels_dir,
+            console=console if self.row.consoles else None,
+        )
+
+    # Doing
+
+    def create(self, xml: str, *, paused: bool = False) -> Seen:
+        """Start a domain. Raises Failed with libvirt's text when it does not start."""
+        flags = libvirt.VIR_DOMAIN_START_PAUSED if paused and self.row.starts_paused else 0
+        with _meaning("starting"):
+            domain = self._connection.createXML(xml, flags)
+            if paused and not self.row.starts_paused:
+                domain.suspend()
+            return self._seen(domain) or Seen(paused=paused)
+
+    def destroy(self, vm_id: str) -> None:
+        """End the domain: politely first, then by force."""
+        with self._domain(vm_id, "destroying") as domain:
+            try:
+                domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+                log.warning("Ending by force vm=%s: %s", vm_id, error)
+                domain.destroyFlags(0)
+
+    def suspend(self, vm_id: str) -> None:
+        with self._domain(vm_id, "pausing") as domain:
+            if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+                domain.suspend()
+
+    def resume(self, vm_id: str) -> None:
+        with self._domain(vm_id, "continuing") as domain:
+            if domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
+                domain.resume()
+
+    def press(self, vm_id: str, *, reboot: bool) -> None:
+        """Press the power button; with `reboot`, the guest is started anew when it has shut down."""
+        with self._domain(vm_id, "pressing the power button") as domain:
+            if reboot:
+                domain.reboot(libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN if self.row.monitors else 0)
+            else:
+                domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN if self.row.monitors else 0)
+
+    def reset(self, vm_id: str) -> None:
+        with self._domain(vm_id, "resetting") as domain:
+            domain.reset(0)
+
+    def set_ticket(self, vm_id: str, password: str, ttl: int, on_conflict: str) -> None:
+        """Set the password of the first display. `ttl` seconds from now it expires; 0 or less leaves that as it is."""
+        xml = self.xml(vm_id, secure=True)
+        display = running.graphics_with_ticket(xml, password, ttl, on_conflict, now=time.time())
+        with self._domain(vm_id, "setting a ticket") as domain:
+            domain.updateDeviceFlags(display, 0)
+
+    # Help
+
+    @contextmanager
+    def _domain(self, vm_id: str, action: str) -> Iterator[Any]:
+        with _meaning(action):
+            yield self._connection.lookupByUUIDString(vm_id)
+
+    def _qemu_pid(self, vm_id: str) -> int:
+        """libvirt does not tell the pid, but QEMU's command line tells the machine."""
+        mark = b"\0-uuid\0%s\0" % vm_id.encode()
+        if not self.row.monitors:
+            return 0
+        # Our children first: they are few. One that an earlier run started, which crashed, is not among them.
+        others = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+        return next((pid for pid in chain(own_children(), others) if mark in _command_line(pid)), 0)
+
+    def _seen(self, domain: Any) -> Seen | None:
+        state, reason = domain.state()
+        if state == libvirt.VIR_DOMAIN_SHUTOFF:
+            return None
+        if state in PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
+            return Seen(True, _disk_error(domain))
+        return Seen(state in PAUSED)
+
+
+@contextmanager
+def _meaning(action: str) -> Iterator[None]:
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        code = error.get_error_code()
+        if code == libvirt.VIR_ERR_NO_DOMAIN:
+            raise NoSuchVm() from error
+        if code in UNREACHABLE:
+            raise HypervisorDown(reason=str(error)) from error
+        if code in TOO_LATE:
+            raise NotResponding(what="the virtual machine", reason=str(error)) from error
+        raise Failed(action=action, reason=str(error)) from error
+
+
+def _disk_error(domain: Any) -> str:
+    try:
+        errors = domain.diskErrors().values()
+    except libvirt.libvirtError:
+        return "EOTHER"
+    return "ENOSPC" if libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE in errors else "EIO" if errors else "EOTHER"
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""

@@ -1,0 +1,102 @@
+"""The power button: guests are asked to shut down or reboot, and what happens when they do not heed it.
+
+It promises that a shutdown that was asked for goes on over an exec: its times are on record, and are armed again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drivers.base import Host
+from drivers.errors import DriverError, NoSuchVm
+from drivers.vm.connection import Connection
+from drivers.vm.contract import TABLE, Move
+from drivers.vm.machine import Machine, Machines, Shutdown
+
+if TYPE_CHECKING:
+    from drivers.vm.link import Link
+
+log = logging.getLogger("vm")
+
+
+class PowerButton:
+    """All calls come from the loop's thread, but `ask`, which comes from a worker with the machine's key."""
+
+    def __init__(self, host: Host, machines: Machines, connection: Connection) -> None:
+        self._host = host
+        self._machines = machines
+        self._connection = connection
+
+    def ask(self, link: Link, machine: Machine, plan: Shutdown) -> None:
+        """Begin the shutdown. Raises IllegalMove when the machine is not running, or libvirt's answer when the button, if
+        it is to be pressed at once, cannot be."""
+        self._machines.move(machine, Move.REBOOT if plan.reboot else Move.POWER_DOWN, shutdown=plan)
+        if plan.press_at <= time.monotonic():
+            try:
+                plan = self._press(link, machine, plan)
+            except NoSuchVm:
+                return  # it has ended meanwhile: what was asked for is done
+            except DriverError:
+                self._give_up(machine, plan)
+                raise
+        self._host.in_loop(lambda: self.arm(machine))
+
+    def arm(self, machine: Machine) -> None:
+        """Set the clock for the next step of the machine's shutdown, if one was asked for."""
+        plan = machine.shutdown
+        if plan is not None:
+            due = plan.pressed_at + plan.patience if plan.pressed_at else plan.press_at
+            self._host.later(max(0.0, due - time.monotonic()), lambda: self._due(machine, plan))
+
+    def _due(self, machine: Machine, plan: Shutdown) -> None:
+        link = self._connection.link
+        if machine.shutdown is not plan or not self._machines.is_current(machine):
+            return
+        if plan.pressed_at and not plan.force:
+            log.warning("The guest did not heed the power button vm=%s", machine.vm_id)
+            self._give_up(machine, plan)
+        elif link is None:
+            self._host.later(1.0, lambda: self._due(machine, plan))
+        else:
+            step: Callable[[], object] = partial(self._force if plan.pressed_at else self._press, link, machine, plan)
+            self._host.submit(step, partial(self._stepped, machine, plan), key=machine.vm_id)
+
+    def _press(self, link: Link, machine: Machine, plan: Shutdown) -> Shutdown:
+        """In a worker: press the button, or where the machine has none, do by force what it stands for."""
+        if not plan.has_button:
+            self._force(link, machine, plan)
+        else:
+            link.press(machine.vm_id, reboot=plan.reboot)
+        pressed = msgspec.structs.replace(plan, pressed_at=time.monotonic())
+        with self._machines.lock:
+            if machine.shutdown is plan:
+                self._machines.update(machine, shutdown=pressed)
+        return pressed
+
+    def _force(self, link: Link, machine: Machine, plan: Shutdown) -> None:
+        log.info("By force vm=%s reboot=%s", machine.vm_id, plan.reboot)
+        if plan.reboot:
+            link.reset(machine.vm_id)
+        else:
+            link.destroy(machine.vm_id)
+
+    def _stepped(self, machine: Machine, plan: Shutdown, _: object, error: Exception | None) -> None:
+        if error is not None and not isinstance(error, NoSuchVm):
+            log.error("A shutdown failed vm=%s error=%s", machine.vm_id, error)
+            self._give_up(machine, plan)
+        elif not plan.pressed_at:
+            self.arm(machine)
+
+    def _give_up(self, machine: Machine, plan: Shutdown) -> None:
+        with self._machines.lock:
+            mine = machine.shutdown is not None and machine.shutdown.press_at == plan.press_at
+            if mine and (machine.status, Move.GIVE_UP) in TABLE:
+                self._machines.move(machine, Move.GIVE_UP, shutdown=None)
+            elif mine:
+                self._machines.update(machine, shutdown=None)

@@ -1,0 +1,256 @@
+"""Watch: how machines are, and that and why they have ended.
+
+It promises that what libvirt tells through events is only ever a hint to look, that a machine becomes Down only when libvirt
+has answered that its domain is gone (never because it could not be seen), and that news of a predecessor with the same id
+do not touch its successor. All calls come from the loop's thread; what blocks runs in workers, keyed by machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from drivers.base import Host
+from drivers.errors import NotResponding
+from drivers.vm.connection import Connection
+from drivers.vm.contract import (
+    ADMIN_SHUTDOWN,
+    HOST_SHUTDOWN,
+    INTERRUPTED,
+    LOST_QEMU,
+    MISSING,
+    NO_ERROR,
+    TABLE,
+    UNBORN,
+    USER_SHUTDOWN,
+    Ending,
+    Move,
+    Settings,
+    Status,
+)
+from drivers.vm.machine import Machine, Machines
+from state.children import Exit
+from state.process import start_time
+
+if TYPE_CHECKING:
+    from drivers.vm.link import Link, Seen
+
+log = logging.getLogger("vm")
+
+EVENT_GRACE = 2.0
+"""Seconds that the event which says why a domain ended may come later than the sight of its absence."""
+
+
+class Notes(msgspec.Struct):
+    """What was heard of a machine's run. Not worth surviving: after an exec, libvirt is asked anew."""
+
+    started: bool = False
+    ending: Ending | None = None
+    by_host: bool = False
+    exit_code: int = 0
+
+
+class Watch:
+    """`starting` has the machines that are being started now: how they are is not to be judged from outside."""
+
+    def __init__(
+        self, host: Host, machines: Machines, connection: Connection, settings: Callable[[], Settings]
+    ) -> None:
+        self.starting: dict[str, Machine] = {}
+        self._host = host
+        self._machines = machines
+        self._connection = connection
+        self._settings = settings
+        self._notes: dict[str, tuple[Machine, Notes]] = {}
+
+    # Comparing what we have with what is there
+
+    def compare(self, link: Link, live: dict[str, Seen], *, give_back: bool) -> None:
+        """libvirt has listed its domains: hold our machines against them. With `give_back`, domains that lived in the memory
+        of the previous run are made again."""
+        for machine in self._machines.all():
+            if machine.is_down or machine.vm_id in self.starting:
+                continue
+            seen = live.get(machine.vm_id)
+            if seen is not None:
+                self.notes(machine).started = True
+                self.alive(machine, seen)
+                if not machine.pid:
+                    self._learn(link, machine)
+            elif machine.status is Status.POWERING_UP:
+                self._machines.end(machine, INTERRUPTED)
+            elif machine.status is not Status.WAIT_FOR_LAUNCH:
+                self._give_back(link, machine) if give_back and machine.xml else self._gone(machine)
+
+    def take_in(self, link: Link, vm_id: str, seen: Seen) -> None:
+        """A domain is ours, but we have no record of it: show it, and never touch it unasked."""
+        log.warning("A domain is ours but not on record, taking it in vm=%s", vm_id)
+        machine = Machine(vm_id=vm_id, conf={"vmId": vm_id, "vmName": vm_id, "devices": []}, created=time.time())
+        self._machines.add(machine)
+        self.notes(machine).started = True
+        self.alive(machine, seen)
+        self._learn(link, machine)
+
+    def sampled(self, present: set[str]) -> None:
+        """A sample shows which domains there are: look at machines that it lacks. The safety net under lost events."""
+        for machine in self._machines.all():
+            if machine.vm_id not in present:
+                self.look(machine)
+
+    def _learn(self, link: Link, machine: Machine) -> None:
+        def learnt(known: tuple[dict[str, Any], int] | None, error: Exception | None) -> None:
+            if known is not None and self._machines.is_current(machine):
+                self._machines.update(machine, conf=known[0], started=machine.started or time.time())
+                self.adopt(machine, known[1])
+
+        vm_id, conf = machine.vm_id, machine.conf
+        self._host.submit(lambda: link.known(vm_id, conf), learnt, key=vm_id)
+
+    def _give_back(self, link: Link, machine: Machine) -> None:
+        def given(_: Any, error: Exception | None) -> None:
+            if error is not None and self._machines.is_current(machine):
+                log.error("A domain could not be made again vm=%s error=%s", machine.vm_id, error)
+                self._gone(machine)
+
+        self.notes(machine).started = True
+        paused = machine.status is Status.PAUSED
+        self._host.submit(lambda: link.create(machine.xml, paused=paused), given, key=machine.vm_id)
+
+    # Hearing and looking
+
+    def notes(self, machine: Machine) -> Notes:
+        owner, notes = self._notes.get(machine.vm_id, (None, None))
+        if owner is not machine or notes is None:
+            notes = Notes()
+            self._notes[machine.vm_id] = machine, notes
+        return notes
+
+    def heard(self, vm_id: str, what: str, detail: Any) -> None:
+        """libvirt tells that something happened (see `libvirt_events.Tell`): note it, and look."""
+        machine = self._machines.find(vm_id)
+        if machine is None or machine.is_down:
+            return
+        note = _NOTED.get(what)
+        if note is not None:
+            note(self.notes(machine), detail)
+        elif machine.status not in UNBORN:
+            self._happened(machine, what, detail)
+        self.look(machine)
+
+    def _happened(self, machine: Machine, what: str, detail: Any) -> None:
+        level = logging.DEBUG if what == "changed" else logging.INFO
+        log.log(level, "It happened vm=%s what=%r detail=%s", machine.vm_id, what, detail)
+        if what == "rebooted" and (machine.status, Move.REBOOTED) in TABLE:
+            self._machines.move(machine, Move.REBOOTED, shutdown=None)
+        elif what == "clock":
+            self._machines.update(machine, conf={**machine.conf, "timeOffset": str(detail)})
+        elif what == "watchdog":
+            self._machines.update(machine, watchdog={"time": str(int(time.time())), "action": detail})
+        elif what == "io-error":
+            self._machines.update(machine, pause_code=detail)
+
+    def look(self, machine: Machine) -> None:
+        """Ask libvirt how the machine is, and go by that."""
+        link = self._connection.link
+        if link is None or machine.is_down or machine.status in UNBORN:
+            return
+        timeout = self._settings().command_timeout
+        self._host.submit(
+            lambda: link.observe(machine.vm_id), partial(self._looked, machine), key=machine.vm_id, timeout=timeout
+        )
+
+    def _looked(self, machine: Machine, seen: Seen | None, error: Exception | None) -> None:
+        if not self._machines.is_current(machine):
+            return
+        if error is not None:
+            log.warning("A machine cannot be seen vm=%s error=%s", machine.vm_id, error)
+            if isinstance(error, NotResponding):
+                self._machines.update(machine, responds=False)
+        elif seen is None:
+            self._gone(machine)
+        else:
+            self.alive(machine, seen)
+
+    def alive(self, machine: Machine, seen: Seen) -> None:
+        """libvirt has the machine's domain, like this."""
+        code = NO_ERROR
+        if seen.pause_code != NO_ERROR:
+            # What an event said is more exact than what can be seen afterwards.
+            code = machine.pause_code if machine.pause_code != NO_ERROR else seen.pause_code
+        move = Move.PAUSE if seen.paused else Move.RUN
+        if TABLE[machine.status, move] is not machine.status or code != machine.pause_code:
+            self._machines.move(machine, move, pause_code=code)
+
+    # Ending
+
+    def _gone(self, machine: Machine) -> None:
+        if self.notes(machine).ending is not None:
+            self._end(machine)
+        else:
+            self._host.later(EVENT_GRACE, lambda: self._end(machine))
+
+    def _end(self, machine: Machine) -> None:
+        if self._machines.is_current(machine):
+            self.forget(machine)
+            self._machines.end(machine, ending_of(machine, self.notes(machine)))
+
+    def forget(self, machine: Machine) -> None:
+        """Stop watching the machine's process."""
+        self._host.children.forget(_child(machine))
+
+    def adopt(self, machine: Machine, pid: int) -> None:
+        """Know the machine's QEMU, so that its end is noticed whatever libvirt says."""
+        started = start_time(pid) if pid else None
+        if started is None or _child(machine) in self._host.children:
+            return
+        on_exit = partial(self._exited, machine)
+        if self._host.children.adopt(_child(machine), pid, started, on_exit=on_exit) is not None:
+            self._machines.update(machine, pid=pid, pid_start=started)
+
+    def take_child(self, machine: Machine) -> None:
+        """Go on watching the QEMU that the previous run watched."""
+        self._host.children.take(_child(machine), on_exit=partial(self._exited, machine))
+
+    def _exited(self, machine: Machine, ended: Exit) -> None:
+        if self._machines.is_current(machine):
+            self.notes(machine).exit_code = ended.code or 0
+            self.look(machine)
+
+
+def ending_of(machine: Machine, notes: Notes) -> Ending:
+    """Return why a machine ended whose domain is gone, from what was asked of it and what was heard."""
+    heard = notes.ending
+    asked = machine.shutdown is not None and not machine.shutdown.reboot
+    if heard in (USER_SHUTDOWN, HOST_SHUTDOWN, None) and asked:
+        return ADMIN_SHUTDOWN
+    if heard is USER_SHUTDOWN and notes.by_host:
+        return HOST_SHUTDOWN
+    if heard is None:
+        return LOST_QEMU if notes.exit_code else MISSING
+    return heard
+
+
+def _started(notes: Notes, _: Any) -> None:
+    notes.started = True
+
+
+def _stopped(notes: Notes, ending: Ending) -> None:
+    # libvirt tells things in their order: what stopped before this run started was another run.
+    if notes.started:
+        notes.ending = ending
+
+
+def _shut_down(notes: Notes, by_host: bool) -> None:
+    notes.by_host = notes.started and by_host
+
+
+_NOTED: dict[str, Callable[[Notes, Any], None]] = {"started": _started, "stopped": _stopped, "shut down": _shut_down}
+
+
+def _child(machine: Machine) -> str:
+    return f"vm/{machine.vm_id}/qemu"

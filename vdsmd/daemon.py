@@ -1,0 +1,174 @@
+"""Daemon: owns the parts and connects them; knows nothing about the wire.
+
+What the verbs are given. All of it belongs to the loop's thread, but for what says otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from drivers.vm.driver import VmDriver
+
+from drivers.base import Host, Owner
+from state import records
+from state.directory import StateDirectory
+from state.handoff import HandOff
+from state.release import VERSION
+from vdsmd import config as configuration
+from vdsmd import deferred
+from vdsmd import log as logs
+from vdsmd.config import Config
+from vdsmd.endpoints import Endpoints
+from vdsmd.host.facts import HostFacts
+from vdsmd.loop import READ, Loop
+from vdsmd.reexec import Reexec
+from vdsmd.workers import Workers
+
+log = logging.getLogger("daemon")
+
+
+def record_kinds() -> dict[str, type[records.Record]]:
+    """Return the record of each owner, by its name: what a rehearsal must be able to decode."""
+    return {owner.name: owner.record for owner in (VmDriver, HostFacts, Reexec)}
+
+
+class Daemon:
+    """All parts of a run."""
+
+    def __init__(
+        self, config: Config, handoff: HandOff, loop: Loop, endpoints: Endpoints, arguments: list[str]
+    ) -> None:
+        self.config = config
+        self.handoff = handoff
+        self.generation = handoff.generation
+        self.since = time.time()
+        self.version = VERSION
+        self.last_client: Callable[[], str] = lambda: ""
+        """Returns the address of the engine that called last; the service knows."""
+        self._loop = loop
+        self._endpoints = endpoints
+        self.workers = Workers(loop)
+        handoff.children.attach(self._watch_child, loop.unwatch)
+        host = self._host()
+        self.vms = VmDriver(host, config)
+        self.host = HostFacts(host, config, self.vms)
+        self._owners: dict[str, Owner] = {self.vms.name: self.vms, self.host.name: self.host}
+        self.reexec = Reexec(
+            loop,
+            handoff,
+            self.workers,
+            endpoints,
+            self._owners,
+            arguments=arguments,
+            limits=lambda: (self.config.vars.rehearsal_timeout, self.config.vars.quiesce_timeout),
+        )
+        self._owners[self.reexec.name] = self.reexec
+
+    def take_over(self) -> None:
+        """Give every owner what the previous run left for it; without that, it recovers as after a crash."""
+        for owner in self._owners.values():
+            self._restore(owner)
+        self.handoff.settle()
+
+    def start(self) -> None:
+        """We serve: now what the first answers did not need."""
+        deferred.load()
+        for owner in self._owners.values():
+            owner.start()
+
+    def stop(self, deadline: float) -> None:
+        """End every thread of ours. Virtual machines and other children are left running."""
+        for owner in self._owners.values():
+            owner.quiesce(deadline)
+        self.workers.stop(deadline)
+
+    @property
+    def recovering(self) -> str:
+        """Why most verbs must wait ('' when they need not)."""
+        return self.vms.recovering
+
+    def reload(self) -> None:
+        """Read the configuration again, keeping clients. A broken one is refused and changes nothing."""
+        try:
+            fresh = configuration.load(self.config.path)
+        except configuration.ConfigError as error:
+            log.error("The configuration is kept as it was reason=%s", error)
+            return
+        logs.reopen()
+        logging.getLogger().setLevel(fresh.vars.log_level)
+        self.config = fresh
+        self.vms.reload(fresh)
+        self.host.reload(fresh)
+        log.info("The configuration was read again path=%s", fresh.path)
+
+    # For operators
+
+    def request_reexec(self, *, now: bool = False) -> int:
+        return self.reexec.request(now=now)
+
+    def cancel_reexec(self) -> bool:
+        return self.reexec.cancel()
+
+    def status(self) -> dict[str, Any]:
+        """Describe this run, in plain values."""
+        fds = self.handoff.fds
+        return {
+            "pid": os.getpid(),
+            "generation": self.generation,
+            "version": self.version,
+            "since": self.since,
+            "recovering": self.recovering,
+            "owners": {name: owner.unsafe() or "" for name, owner in self._owners.items()},
+            "libvirt": self.vms.link_status(),
+            "reexec": msgspec.to_builtins(self.reexec.outcome),
+            "vms": dict(Counter(self.vms.statuses())),
+            "descriptors": len(os.listdir("/proc/self/fd")) - 1,
+            "named_descriptors": fds.names(),
+            "children": [msgspec.to_builtins(child) for child in self.handoff.children.snapshot()],
+        }
+
+    def snapshot_plain(self) -> dict[str, Any]:
+        """Return every owner's record as plain data, as it would be handed on now."""
+        return {name: msgspec.to_builtins(owner.snapshot()) for name, owner in self._owners.items()}
+
+    # Help
+
+    def _restore(self, owner: Owner) -> None:
+        entry = self.handoff.entry(owner.name)
+        if entry is not None:
+            try:
+                owner.restore(records.decode(owner.record, entry, f"owners.{owner.name}"))
+                return
+            except Exception:
+                # One owner that cannot take over must not take the others with it: it alone recovers as after a crash.
+                log.exception("An owner cannot take over and recovers instead owner=%s", owner.name)
+        owner.recover()
+
+    def _watch_child(self, pidfd: int, name: str) -> None:
+        self._loop.watch(pidfd, READ, lambda _events: self.handoff.children.ended(name))
+
+    def _host(self) -> Host:
+        paths = self.config.paths
+        return Host(
+            fds=self.handoff.fds,
+            children=self.handoff.children,
+            checkpoints=StateDirectory(os.path.join(paths.run_dir, "state", "checkpoints")),
+            run_dir=paths.run_dir,
+            lib_dir=paths.lib_dir,
+            log_dir=paths.log_dir,
+            submit=self.workers.submit,
+            later=self._loop.call_later,
+            in_loop=self._loop.call_threadsafe,
+            event=_event,
+        )
+
+
+def _event(name: str, **fields: object) -> None:
+    told = " ".join(f"{field}={value}" for field, value in fields.items())
+    logging.getLogger("event").info("%s %s", name, told)

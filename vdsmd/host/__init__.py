@@ -1,0 +1,1 @@
+"""Host facts: what this host is and how it fares. Only `facts` is imported before the first answer."""

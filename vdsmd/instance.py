@@ -1,0 +1,43 @@
+"""One daemon per run directory: a lock that is held as long as the daemon lives, over every re-exec."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from state.fds import FdTable
+
+NAME = "instance/lock"
+
+
+class AlreadyRuns(Exception):
+    """Another daemon uses this run directory."""
+
+
+def lock(fds: FdTable, run_dir: str) -> None:
+    """Take the lock <run_dir>/vdsmd.pid and write our pid into it. Raises AlreadyRuns, OSError."""
+    os.makedirs(run_dir, mode=0o755, exist_ok=True)
+    path = os.path.join(run_dir, "vdsmd.pid")
+    fds.obtain(NAME, lambda: _lock(path))
+
+
+def _lock(path: str) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(fd)
+        raise AlreadyRuns(f"another vdsmd (pid {holder}) already runs here, as {path} says") from None
+    _write_pid(fd)
+    return fd
+
+
+def write_pid(fds: FdTable) -> None:
+    """Write our pid once more: it is another one after going to the background."""
+    _write_pid(fds[NAME])
+
+
+def _write_pid(fd: int) -> None:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, b"%d\n" % os.getpid(), 0)

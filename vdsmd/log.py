@@ -1,0 +1,49 @@
+"""Logging: one line per message into <log_dir>/vdsm.log, and to standard error while in the foreground.
+
+A log that cannot be written never hurts the daemon.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+class LogFile(logging.FileHandler):
+    """A file that follows rotation: `reopen` goes on in a new file of the same name."""
+
+    def reopen(self) -> None:
+        self.acquire()
+        try:
+            fresh = self._open()
+            self.stream, old = fresh, self.stream
+            if old is not None:
+                old.close()
+        finally:
+            self.release()
+
+
+def configure(log_dir: str, level: str, *, foreground: bool) -> None:
+    """Send all messages to the log file and, in the foreground, to standard error. Raises OSError."""
+    logging.raiseExceptions = False
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    os.makedirs(log_dir, exist_ok=True)
+    handlers: list[logging.Handler] = [LogFile(os.path.join(log_dir, "vdsm.log"), encoding="utf-8", errors="replace")]
+    if foreground:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    formatter = logging.Formatter(FORMAT)
+    root = logging.getLogger()
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
+    root.setLevel(level)
+
+
+def reopen() -> None:
+    """Go on in a new log file, after somebody moved the old one away."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogFile):
+            handler.reopen()

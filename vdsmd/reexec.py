@@ -1,0 +1,291 @@
+"""Reexec: replace the running code, or say why not and go on as if not asked.
+
+    idle -> rehearsing -> pending -> quiescing -> exec -> (the new run:) done
+                 every state but the last may turn into refused, or cancelled
+
+It promises that until `execve` itself every step can be taken back, and that a refusal loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from drivers.base import Owner
+from drivers.errors import Busy, DriverError
+from state import threads
+from state.handoff import Document, HandOff, Step
+from state.records import Record
+from state.release import VERSION
+from vdsmd import signals
+from vdsmd.endpoints import Endpoints
+from vdsmd.loop import Loop, Timer
+from vdsmd.rehearsal import Rehearsal
+from vdsmd.workers import Workers
+
+log = logging.getLogger("reexec")
+
+State = Literal["idle", "rehearsing", "pending", "quiescing", "done", "refused", "cancelled"]
+ACTIVE = ("rehearsing", "pending", "quiescing")
+LOOK_AGAIN = 0.01
+PATIENCE = 2.0
+"""Seconds to wait for a moment in which no call is running, before the pause is begun all the same."""
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What became of the last request. Times in milliseconds; `waits_for` says what a pending one waits for."""
+
+    number: int = 0
+    state: State = "idle"
+    reason: str = ""
+    waits_for: list[str] = []
+    pause_ms: float = 0.0
+    steps: list[Step] = []
+
+
+class ReexecRecord(Record):
+    """The number of the request that is being carried out."""
+
+    number: int = 0
+
+
+class Reexec:
+    """Carries out one request at a time. Is an owner itself: the new run must know which request made it."""
+
+    name = "reexec"
+    record = ReexecRecord
+
+    def __init__(
+        self,
+        loop: Loop,
+        handoff: HandOff,
+        workers: Workers,
+        endpoints: Endpoints,
+        owners: dict[str, Owner],
+        *,
+        arguments: list[str],
+        limits: Callable[[], tuple[float, float]],
+    ) -> None:
+        self.outcome = Outcome()
+        self._loop = loop
+        self._handoff = handoff
+        self._workers = workers
+        self._endpoints = endpoints
+        self._owners = owners
+        self._arguments = arguments
+        self._limits = limits
+        self._again = False
+        self._rehearsal: Rehearsal | None = None
+        self._timer: Timer | None = None
+        self._steps: list[Step] = []
+        self._since = 0.0
+        self._closed_at = 0.0
+
+    # What is asked of us
+
+    def request(self, *, now: bool = False) -> int:
+        """Ask for a re-exec; return its number. `now`: be refused rather than wait for a safe point."""
+        if self.outcome.state in ACTIVE:
+            # What is on disk may have changed since the rehearsal began: rehearse once more, then go once.
+            self._again = True
+            return self.outcome.number
+        self.outcome = Outcome(number=self.outcome.number + 1, state="rehearsing")
+        reasons = self._unsafe()
+        if now and reasons:
+            self._refuse(f"not at a safe point: {'; '.join(reasons)}")
+            return self.outcome.number
+        log.info("Re-exec asked for number=%d", self.outcome.number)
+        self._rehearse()
+        return self.outcome.number
+
+    def cancel(self) -> bool:
+        """Take the request back. Say whether there was one that still could be."""
+        if self.outcome.state not in ("rehearsing", "pending"):
+            return False
+        self._end("cancelled", "an operator cancelled it")
+        return True
+
+    # The steps
+
+    def _rehearse(self) -> None:
+        self.outcome.state = "rehearsing"
+        self._again = False
+        self._steps = []
+        self._since = time.monotonic()
+        timeout, _ = self._limits()
+        self._rehearsal = Rehearsal(self._loop, self._handoff.children, timeout=timeout, verdict=self._rehearsed)
+        try:
+            document = self._collect()
+            path = self._handoff.store(document, "rehearsal")
+            self._rehearsal.start(program(self._arguments), dict(os.environ), path)
+        except OSError as error:
+            self._refuse(f"the rehearsal could not be started: {error}")
+
+    def _rehearsed(self, reason: str | None) -> None:
+        self._rehearsal = None
+        self._step("rehearse")
+        if reason is not None:
+            self._refuse(reason)
+        elif self._again:
+            self._rehearse()
+        else:
+            self.outcome.state = "pending"
+            for owner in self._owners.values():
+                owner.settle()
+            self._endpoints.wind_down()
+            self._await_safe_point()
+
+    def _await_safe_point(self) -> None:
+        self._timer = None
+        if self._again:
+            self._rehearse()
+            return
+        reasons = self._unsafe()
+        hurried = time.monotonic() - self._since > PATIENCE
+        if reasons or (self._workers.busy and not hurried):
+            self._say_pending(reasons or ["calls are running"])
+            self._timer = self._loop.call_later(LOOK_AGAIN, self._await_safe_point)
+            return
+        self._step("settle")
+        self._quiesce()
+
+    def _quiesce(self) -> None:
+        self.outcome.state = "quiescing"
+        self._closed_at = time.monotonic()
+        _, timeout = self._limits()
+        self._timer = self._loop.call_later(timeout, lambda: self._refuse("calls in flight did not end in time"))
+        self._endpoints.drain(self._drained)
+
+    def _drained(self) -> None:
+        if self.outcome.state != "quiescing":
+            return
+        if self._workers.busy:
+            # Work of our own, without a client: let it end, the deadline still runs.
+            self._loop.call_later(0.001, self._drained)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._step("drain")
+        try:
+            self._depart()
+        except (DriverError, OSError) as error:
+            signals.unblock()
+            self._refuse(str(error))
+
+    def _depart(self) -> None:
+        """Leave. Whatever is raised here is raised before the point of no return."""
+        deadline = time.monotonic() + self._limits()[1]
+        for owner in self._owners.values():
+            owner.quiesce(deadline)
+        self._workers.stop(deadline)
+        left = threads.others()
+        if left:
+            raise Busy(what="thread " + ", ".join(left), reason="it did not end")
+        self._step("join threads")
+        signals.block()
+        document = self._collect()
+        path = self._handoff.store(document)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._handoff.depart(document, path, program(self._arguments), os.environ)
+
+    # Help
+
+    def _collect(self) -> Document:
+        records = {name: owner.snapshot() for name, owner in self._owners.items()}
+        return self._handoff.collect(
+            records,
+            release=VERSION,
+            arguments=self._arguments,
+            closed_at=self._closed_at,
+            steps=self._steps,
+        )
+
+    def _unsafe(self) -> list[str]:
+        return [reason for owner in self._owners.values() if (reason := owner.unsafe())]
+
+    def _say_pending(self, reasons: list[str]) -> None:
+        if reasons != self.outcome.waits_for:
+            self.outcome.waits_for = reasons
+            log.info("Re-exec waits number=%d for=%s", self.outcome.number, "; ".join(reasons))
+
+    def _step(self, name: str) -> None:
+        now = time.monotonic()
+        self._steps.append(Step(name=name, ms=(now - self._since) * 1000))
+        self._since = now
+
+    def _refuse(self, reason: str) -> None:
+        log.error("Re-exec refused number=%d reason=%s", self.outcome.number, reason)
+        self._end("refused", reason)
+
+    def _end(self, state: State, reason: str) -> None:
+        for waiting in (self._timer, self._rehearsal):
+            if waiting is not None:
+                waiting.cancel()
+        self._timer = self._rehearsal = None
+        was = self.outcome.state
+        self.outcome.state, self.outcome.reason, self.outcome.waits_for = state, reason, []
+        self._again = False
+        if was == "quiescing":
+            self._workers.start()
+            for owner in self._owners.values():
+                owner.start()
+        self._endpoints.resume()
+        for owner in self._owners.values():
+            owner.resume()
+
+    # An owner too
+
+    def snapshot(self) -> ReexecRecord:
+        return ReexecRecord(number=self.outcome.number)
+
+    def restore(self, record: Record) -> None:
+        assert isinstance(record, ReexecRecord)
+        self.outcome.number = record.number
+
+    def served(self, steps: list[Step]) -> None:
+        """The new run serves: tell what the re-exec that made it took."""
+        document = self._handoff.document
+        if document is None:
+            return
+        self.outcome.state = "done"
+        self.outcome.pause_ms = (time.monotonic() - document.closed_at) * 1000
+        self.outcome.steps = [*document.steps, *steps]
+        told = " ".join(f"{step.name.replace(' ', '-')}={step.ms:.1f}" for step in self.outcome.steps)
+        log.info("Re-exec done generation=%d pause_ms=%.1f %s", document.generation, self.outcome.pause_ms, told)
+
+    def recover(self) -> None:
+        """A cold start: nothing was asked for."""
+
+    def start(self) -> None:
+        """Nothing of ours runs beside the loop."""
+
+    def unsafe(self) -> str | None:
+        return None
+
+    def settle(self) -> None:
+        """Nothing to settle."""
+
+    def resume(self) -> None:
+        """Nothing to resume."""
+
+    def quiesce(self, deadline: float) -> None:
+        """Nothing of ours runs beside the loop."""
+
+
+def program(arguments: list[str]) -> list[str]:
+    """Return the command that starts the code now on disk: the resolved interpreter's path, never /proc/self/exe, which
+    would be the old one."""
+    return [sys.executable, *_interpreter_options(), "-m", "vdsmd", *arguments]
+
+
+def _interpreter_options() -> list[str]:
+    """Return what stood between the interpreter and `-m vdsmd` (-X, -I, ...), or nothing if we were started otherwise."""
+    given = sys.orig_argv[1:]
+    return given[: given.index("-m")] if "-m" in given else []

@@ -1,0 +1,84 @@
+"""The rehearsal: the code now on disk tries the hand-off on the real state, while the old run still serves.
+
+It promises to touch nothing, and that what it accepts, a run of the same code can take over: it imports everything a run
+will ever import, reads the configuration, and decodes every record.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from state import handoff, records
+from state.children import ChildTable, Exit
+from vdsmd.loop import Loop, Timer
+
+CHILD = "reexec/rehearsal"
+FLAG = "--rehearse"
+
+Verdict = Callable[[str | None], None]
+"""Called with the reason of a refusal, or None when all is well."""
+
+
+class Rehearsal:
+    """One rehearsal, run as a child with the document at `path`."""
+
+    def __init__(self, loop: Loop, children: ChildTable, *, timeout: float, verdict: Verdict) -> None:
+        self._loop = loop
+        self._children = children
+        self._timeout = timeout
+        self._verdict = verdict
+        self._output = -1
+        self._timer: Timer | None = None
+        self._cancelled = False
+
+    def start(self, argv: list[str], env: dict[str, str], path: str) -> None:
+        """Raises OSError when the new interpreter does not start."""
+        self._output = os.memfd_create("rehearsal")
+        # A bytecode cache written by the rehearsal is one that the pause need not write.
+        env = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        files = {1: self._output, 2: self._output}
+        try:
+            self._children.spawn(CHILD, [*argv, FLAG, path], env=env, files=files, on_exit=self._ended)
+        except OSError:
+            os.close(self._output)
+            raise
+        self._timer = self._loop.call_later(self._timeout, self._too_long)
+
+    def cancel(self) -> None:
+        """End the rehearsal; there will be no verdict."""
+        self._cancelled = True
+        self._children.signal(CHILD, signal.SIGKILL)
+
+    def _too_long(self) -> None:
+        self._verdict(f"the rehearsal did not end within {self._timeout:.0f} s")
+        self.cancel()
+
+    def _ended(self, ended: Exit) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        said = os.pread(self._output, 1 << 20, 0).decode("utf-8", "replace").strip()
+        os.close(self._output)
+        if not self._cancelled:
+            last = said.rpartition("\n")[2] or "it said nothing"
+            self._verdict(None if ended.code == 0 else f"the rehearsal failed (exit {ended.code}): {last}")
+
+
+def rehearse(path: str, config_path: str) -> int:
+    """Be the rehearsal. Prints the reason of a refusal as the last line of standard error; returns the exit status."""
+    from vdsmd import config, deferred
+    from vdsmd.daemon import record_kinds
+
+    try:
+        document = handoff.load(path)
+        config.load(config_path)
+        deferred.load()
+        for name, kind in record_kinds().items():
+            if name in document.owners:
+                records.decode(kind, document.owners[name], f"owners.{name}")
+    except (records.RecordError, config.ConfigError, OSError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
