@@ -1,0 +1,1 @@
+"""Benchmarks of the running daemon. Each prints progress on standard error and ends with one JSON object."""

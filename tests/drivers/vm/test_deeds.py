@@ -1,0 +1,317 @@
+"""What is asked of machines happens, or is refused with a meaning; a re-exec finds a safe moment between."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from drivers.errors import (
+    DestroyFailed,
+    DriverError,
+    Failed,
+    HypervisorDown,
+    IllegalMove,
+    Invalid,
+    MissingParameter,
+    NoSuchVm,
+    NotResponding,
+    NoWayToShutDown,
+    TicketFailed,
+    VmExists,
+)
+from drivers.vm.link import Seen
+from tests.drivers.vm.conftest import OTHER, VM
+from tests.drivers.vm.fake import FakeLibvirt
+from tests.drivers.vm.stand import Stand
+from tests.until import until
+
+
+def test_create_answers_at_once_and_launches(stand: Stand) -> None:
+    shown = stand.create(VM, vmName="one")
+    assert (shown["status"], shown["vmName"], shown["memSize"]) == ("WaitForLaunch", "one", 64)
+    stand.await_status(VM, "Up")
+    assert stand.driver.list_full([VM])[0]["known"] is True
+
+
+@pytest.mark.parametrize(
+    ("params", "error"),
+    [
+        ({"memSize": 64}, MissingParameter),
+        ({"vmId": VM}, MissingParameter),
+        ({"vmId": "nonsense", "memSize": 64}, Invalid),
+    ],
+)
+def test_bad_parameters_change_nothing(stand: Stand, params: dict[str, object], error: type[DriverError]) -> None:
+    with pytest.raises(error):
+        stand.driver.deeds.create(params)
+    assert (stand.driver.list_short([]), stand.checkpoints) == ([], [])
+
+
+def test_an_id_that_is_taken(stand: Stand) -> None:
+    stand.run(VM)
+    with pytest.raises(VmExists):
+        stand.create(VM.upper())
+    assert stand.status(VM) == "Up"
+
+
+def test_a_machine_that_does_not_start_is_down_and_says_why(stand: Stand) -> None:
+    stand.libvirt.refuses[VM] = Failed(action="starting", reason="no such disk")
+    stand.create(VM)
+    stats = stand.await_status(VM, "Down")
+    assert (stats["exitCode"], stats["exitReason"]) == (1, 3)
+    assert stats["exitMessage"] == "starting failed: no such disk"
+    stand.destroy(VM)
+    assert stand.driver.list_short([]) == []
+
+
+def test_what_nobody_foresaw_is_down_too(stand: Stand) -> None:
+    stand.libvirt.definition = None  # type: ignore[method-assign, assignment]
+    stand.create(VM)
+    assert stand.await_status(VM, "Down")["exitReason"] == 3
+
+
+def test_few_are_started_at_once_and_all_in_the_end(stand: Stand) -> None:
+    vm_ids = [f"{n:08d}-1111-4111-8111-111111111111" for n in range(9)]
+    for vm_id in vm_ids:
+        stand.libvirt.gates[vm_id] = threading.Event()
+        stand.create(vm_id)
+    until(lambda: len(stand.libvirt.calls("create")) == 4)
+    stand.inside(lambda: None)
+    assert sorted(stand.driver.statuses()) == ["Powering up"] * 4 + ["WaitForLaunch"] * 5
+    for gate in stand.libvirt.gates.values():
+        gate.set()
+    until(lambda: stand.driver.statuses() == ["Up"] * 9, 60)
+
+
+def test_nothing_is_started_while_a_reexec_is_wanted(build: Callable[..., Stand]) -> None:
+    first = build()
+    first.inside(first.driver.settle)
+    first.create(VM)
+    first.calm()
+    assert (first.status(VM), first.unsafe(), first.libvirt.calls("create")) == ("WaitForLaunch", None, [])
+    first.inside(first.driver.resume)
+    first.await_status(VM, "Up")
+    first.inside(first.driver.settle)
+    first.create(OTHER)
+    first.calm()
+    second = build(first.libvirt, left=first.stop())
+    second.await_status(OTHER, "Up")
+
+
+def test_a_reexec_waits_for_starts(stand: Stand) -> None:
+    gate = stand.libvirt.gates[VM] = threading.Event()
+    stand.create(VM)
+    until(lambda: stand.unsafe() == f"virtual machines are being started: {VM}")
+    gate.set()
+    until(lambda: stand.unsafe() is None)
+
+
+def test_what_waits_for_libvirt_is_started_when_it_comes(build: Callable[..., Stand]) -> None:
+    libvirt = FakeLibvirt()
+    libvirt.down = "not there"
+    stand = build(libvirt)
+    stand.create(VM)
+    until(lambda: stand.driver.link_status() == "not connected: libvirt cannot be reached: not there")
+    assert stand.status(VM) == "WaitForLaunch"
+    libvirt.down = ""
+    stand.await_status(VM, "Up")
+
+
+def test_without_libvirt_a_running_machine_is_not_touched(stand: Stand) -> None:
+    stand.run(VM)
+    stand.libvirt.down = "it went away"
+    stand.inside(lambda: stand.driver._connection.lost("it went away"))
+    for deed in (stand.driver.deeds.pause, stand.driver.deeds.cont, stand.driver.deeds.destroy):
+        with pytest.raises(HypervisorDown):
+            deed(VM)
+    assert stand.status(VM) == "Up"
+
+
+def test_destroy(stand: Stand) -> None:
+    stand.run(VM)
+    stand.destroy(VM)
+    assert (stand.libvirt.domains, stand.driver.list_short([]), stand.checkpoints) == ({}, [], [])
+    with pytest.raises(NoSuchVm):
+        stand.destroy(VM)
+
+
+def test_destroy_of_one_that_waits(build: Callable[..., Stand]) -> None:
+    stand = build(settle=True)
+    stand.create(VM)
+    stand.destroy(VM)
+    stand.inside(stand.driver.resume)
+    stand.calm()
+    assert (stand.driver.list_short([]), stand.libvirt.calls("create")) == ([], [])
+
+
+def test_destroy_of_one_that_is_being_started(stand: Stand) -> None:
+    gate = stand.libvirt.gates[VM] = threading.Event()
+    stand.create(VM)
+    until(lambda: stand.libvirt.calls("create"))
+    outcome = stand.deed(VM, lambda: stand.driver.deeds.destroy(VM))
+    gate.set()
+    until(lambda: outcome == [None])
+    stand.calm()
+    assert (stand.driver.list_short([]), stand.libvirt.domains, stand.unsafe()) == ([], {}, None)
+    stand.run(VM)
+
+
+def test_destroy_that_fails_forgets_nothing(stand: Stand) -> None:
+    stand.run(VM)
+    stand.libvirt.refuses[VM] = Failed(action="destroying", reason="it will not die")
+    with pytest.raises(DestroyFailed, match="it will not die"):
+        stand.destroy(VM)
+    assert (stand.status(VM), stand.checkpoints) == ("Up", [VM])
+
+
+def test_pause_and_cont_show_at_once(stand: Stand) -> None:
+    stand.run(VM)
+    stand.libvirt.events_held = []
+    stand.does(VM, lambda: stand.driver.deeds.pause(VM))
+    assert (stand.status(VM), stand.libvirt.domains[VM]) == ("Paused", Seen(True))
+    stand.does(VM, lambda: stand.driver.deeds.cont(VM))
+    assert (stand.status(VM), stand.libvirt.domains[VM]) == ("Up", Seen(False))
+    stand.does(VM, lambda: stand.driver.deeds.cont(VM))
+    stand.libvirt.deliver()
+    stand.calm()
+    assert stand.status(VM) == "Up"
+
+
+def test_what_one_that_is_down_refuses(stand: Stand) -> None:
+    stand.run(VM)
+    stand.libvirt.end(VM)
+    stand.await_status(VM, "Down")
+    with pytest.raises(Failed, match="Down"):
+        stand.driver.deeds.cont(VM)
+    for deed in (
+        lambda: stand.driver.deeds.pause(VM),
+        lambda: stand.driver.deeds.set_ticket(VM, "x", 1, "keep"),
+        lambda: stand.driver.deeds.shutdown(VM, delay=0, patience=1, reboot=False, force=True),
+    ):
+        with pytest.raises(NoSuchVm):
+            deed()
+
+
+def test_one_that_waits_cannot_be_paused_or_shut_down(build: Callable[..., Stand]) -> None:
+    stand = build(settle=True)
+    stand.create(VM)
+    with pytest.raises(IllegalMove):
+        stand.driver.deeds.pause(VM)
+    with pytest.raises(IllegalMove):
+        stand.driver.deeds.shutdown(VM, delay=0, patience=1, reboot=False, force=False)
+
+
+def test_a_stuck_monitor_holds_up_its_own_machine_only(stand: Stand) -> None:
+    stand.run(VM)
+    stand.run(OTHER)
+    gate = stand.libvirt.gates[VM] = threading.Event()
+    stuck = stand.deed(VM, lambda: stand.driver.deeds.pause(VM), timeout=0.2)
+    stand.does(OTHER, lambda: stand.driver.deeds.pause(OTHER))
+    until(lambda: stuck)
+    assert isinstance(stuck[0], NotResponding)
+    assert (stand.status(OTHER), stand.status(VM)) == ("Paused", "Up")
+    gate.set()
+    stand.await_status(VM, "Paused")
+
+
+def test_tickets(stand: Stand) -> None:
+    stand.run(VM)
+    stand.driver.deeds.set_ticket(VM, "secret", 30, "keep")
+    assert stand.libvirt.asked[-1] == ("ticket secret 30 keep", VM)
+    stand.libvirt.refuses[VM] = Failed(action="setting a ticket", reason="no display")
+    with pytest.raises(TicketFailed, match="no display"):
+        stand.driver.deeds.set_ticket(VM, "secret", 30, "keep")
+
+
+# The power button
+
+
+def shut_down(
+    stand: Stand, *, delay: float = 0, patience: float = 3600, reboot: bool = False, force: bool = False
+) -> None:
+    stand.does(
+        VM,
+        lambda: stand.driver.deeds.shutdown(VM, delay=delay, patience=patience, reboot=reboot, force=force),
+    )
+
+
+def test_a_guest_that_heeds_the_button(stand: Stand) -> None:
+    stand.run(VM)
+    shut_down(stand)
+    assert (stand.status(VM), stand.libvirt.calls("press")) == ("Powering down", [VM])
+    stand.libvirt.tell(VM, "changed", None)
+    stand.calm()
+    assert stand.status(VM) == "Powering down"
+    stand.libvirt.end(VM)
+    assert stand.await_status(VM, "Down")["exitReason"] == 6
+
+
+def test_a_guest_that_does_not_is_left_running(stand: Stand) -> None:
+    stand.run(VM)
+    shut_down(stand, patience=0.05)
+    stand.await_status(VM, "Up")
+    assert stand.libvirt.calls("destroy") == []
+    # What happens to it later has nothing to do with that any more.
+    stand.libvirt.end(VM)
+    assert stand.await_status(VM, "Down")["exitReason"] == 7
+
+
+def test_a_guest_that_does_not_is_forced_if_that_was_asked_for(stand: Stand) -> None:
+    stand.run(VM)
+    shut_down(stand, patience=0.05, force=True)
+    stats = stand.await_status(VM, "Down")
+    assert (stats["exitCode"], stats["exitReason"], stand.libvirt.calls("press")) == (0, 6, [VM])
+
+
+def test_a_button_pressed_later(stand: Stand) -> None:
+    stand.run(VM)
+    before = time.monotonic()
+    shut_down(stand, delay=0.2)
+    assert stand.status(VM) == "Powering down"
+    until(lambda: stand.libvirt.calls("press") == [VM])
+    assert time.monotonic() >= before + 0.2
+
+
+def test_a_shutdown_goes_on_over_a_reexec(build: Callable[..., Stand]) -> None:
+    first = build()
+    first.run(VM)
+    shut_down(first, delay=3600, patience=3600, force=True)
+    left = first.stop()
+    plan = left.machines[0].shutdown
+    assert plan is not None
+    left.machines[0].shutdown = type(plan)(press_at=0, patience=0, force=True)
+    second = build(first.libvirt, left=left)
+    assert second.await_status(VM, "Down")["exitReason"] == 6
+
+
+def test_reboot(stand: Stand) -> None:
+    stand.run(VM)
+    shut_down(stand, reboot=True)
+    assert (stand.status(VM), stand.libvirt.calls("reboot")) == ("RebootInProgress", [VM])
+    stand.libvirt.tell(VM, "rebooted", None)
+    stand.await_status(VM, "Up")
+    shut_down(stand, reboot=True, patience=0.05, force=True)
+    stand.await_status(VM, "Up")
+    assert stand.libvirt.calls("reset") == [VM]
+
+
+def test_no_button_and_no_force_is_no_way(stand: Stand) -> None:
+    stand.create(VM, acpiEnable="false")
+    stand.await_status(VM, "Up")
+    with pytest.raises(NoWayToShutDown):
+        shut_down(stand)
+    assert stand.status(VM) == "Up"
+    shut_down(stand, force=True)
+    assert stand.await_status(VM, "Down")["exitReason"] == 6
+    assert stand.libvirt.calls("press") == []
+
+
+def test_a_button_that_cannot_be_pressed_is_told(stand: Stand) -> None:
+    stand.run(VM)
+    stand.libvirt.refuses[VM] = Failed(action="pressing the power button", reason="broken")
+    with pytest.raises(Failed, match="broken"):
+        shut_down(stand)
+    assert stand.status(VM) == "Up"
