@@ -16,8 +16,11 @@ from state.records import Record
 class Owner(Protocol):
     """Whoever has a record. All calls come from the loop's thread unless said otherwise."""
 
-    name: str
-    record: type[Record]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def record(self) -> type[Record]: ...
 
     def snapshot(self) -> Record:
         """Return the state that must survive. Must not block: it is called while serving, and again in the pause."""

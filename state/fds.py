@@ -90,7 +90,7 @@ class FdTable:
         for number in open_numbers():
             if number > 2 and number not in named and not fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
                 # C libraries open some of theirs without close-on-exec (libsanlock does).
-                log.warning("Not handing on an unnamed descriptor number=%d file=%s", number, _target(number))
+                log.debug("Not handing on an unnamed descriptor number=%d file=%s", number, _target(number))
                 os.set_inheritable(number, False)
         for number in named:
             os.set_inheritable(number, True)

@@ -40,7 +40,10 @@ class Step(Part, frozen=True, kw_only=True):
 
 
 class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """All that crosses. `times` are of the monotonic clock, in seconds; the clock goes on over an exec."""
+    """All that crosses. Times are of the monotonic clock, in seconds; the clock goes on over an exec.
+
+    `closed_at`: when the pause began. `priority`: the nice value to go back to after it.
+    """
 
     format: int
     nonce: str
@@ -52,6 +55,7 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     arguments: list[str]
     closed_at: float
     departed_at: float
+    priority: int
     steps: list[Step]
     owners: dict[str, Entry]
     fds: list[Held]
@@ -92,9 +96,10 @@ class HandOff:
         release: str,
         arguments: Sequence[str],
         closed_at: float = 0.0,
+        priority: int = 0,
         steps: Sequence[Step] = (),
     ) -> Document:
-        """Return the document as it would be left now. `closed_at`: when the pause began, 0.0 for a rehearsal."""
+        """Return the document as it would be left now. `closed_at` is 0.0 for a rehearsal."""
         pid = os.getpid()
         return Document(
             format=FORMAT,
@@ -107,6 +112,7 @@ class HandOff:
             arguments=list(arguments),
             closed_at=closed_at,
             departed_at=time.monotonic(),
+            priority=priority,
             steps=list(steps),
             owners={name: encode_record(record) for name, record in records.items()},
             fds=self.fds.snapshot(),

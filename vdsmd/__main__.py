@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
+ENTERED = time.monotonic()
+"""When this run began to be ours: all that is imported below belongs to the step `import`."""
+
 import gc
 import logging
 import os
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from state import handoff as handoffs
@@ -30,12 +34,11 @@ STOP_TIMEOUT = 10.0
 
 def main() -> int:
     """Return the exit status: 0 stopped on request, 1 could not start, 2 wrong command line or configuration."""
-    entered = time.monotonic()
     gc.disable()  # nothing made during start-up is garbage, and looking for it costs pause
     signals.block()
     document = handoffs.receive()
     if document is not None:
-        return run(document.arguments, document, entered)
+        return run(document.arguments, document)
     from vdsmd import arguments  # only a cold start has a command line to look at
 
     options = arguments.parse(sys.argv[1:])
@@ -43,16 +46,16 @@ def main() -> int:
         from vdsmd.rehearsal import rehearse
 
         return rehearse(options.rehearse, options.config)
-    return run(arguments.canonical(options), None, entered)
+    return run(arguments.canonical(options), None)
 
 
-def run(arguments: list[str], document: Document | None, entered: float) -> int:
+def run(arguments: list[str], document: Document | None) -> int:
     """Serve until told to stop. Never returns from a successful re-exec."""
     try:
         config = configuration.load(arguments[1])
         logs.configure(config.paths.log_dir, config.vars.log_level, foreground="--daemon" not in arguments)
         handoff = HandOff(StateDirectory(os.path.join(config.paths.run_dir, "state")), document)
-        return _serve(config, handoff, arguments, entered)
+        return _serve(config, handoff, arguments)
     except ConfigError as error:
         print(f"vdsmd: {error}", file=sys.stderr)
         return 2
@@ -62,7 +65,7 @@ def run(arguments: list[str], document: Document | None, entered: float) -> int:
         return 1
 
 
-def _serve(config: Config, handoff: HandOff, arguments: list[str], entered: float) -> int:
+def _serve(config: Config, handoff: HandOff, arguments: list[str]) -> int:
     instance.lock(handoff.fds, config.paths.run_dir)
     from vdsmd.daemon import Daemon
     from vdsmd.endpoints import Endpoints
@@ -81,7 +84,7 @@ def _serve(config: Config, handoff: HandOff, arguments: list[str], entered: floa
     restored = time.monotonic()
     endpoints.serve(open_service(daemon, loop), daemon.generation)
     handoff.commit()
-    daemon.reexec.served(_steps(handoff.document, entered, imported, restored))
+    daemon.reexec.served(_steps(handoff.document, imported, restored))
     _listen_to_signals(daemon, loop)
     loop.call_later(0, lambda: _settle_in(daemon))
     loop.run()
@@ -141,10 +144,10 @@ def _stop(daemon: Daemon, endpoints: object, loop: Loop) -> int:
     os._exit(0)  # libvirt's threads may still be at work, and the interpreter's tear-down waits for nobody's good
 
 
-def _steps(document: Document | None, entered: float, imported: float, restored: float) -> list[Step]:
+def _steps(document: Document | None, imported: float, restored: float) -> list[Step]:
     if document is None:
         return []
-    marks = [document.departed_at, entered, imported, restored, time.monotonic()]
+    marks = [document.departed_at, ENTERED, imported, restored, time.monotonic()]
     names = ("exec", "import", "restore", "serve")
     return [Step(name=n, ms=(b - a) * 1000) for n, a, b in zip(names, marks, marks[1:], strict=False)]
 

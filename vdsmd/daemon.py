@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from drivers.vm.driver import VmDriver
 
 from drivers.base import Host, Owner
+from drivers.vm.driver import VmDriver
 from state import records
 from state.directory import StateDirectory
 from state.handoff import HandOff

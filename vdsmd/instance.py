@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from state.fds import FdTable
+from state.process import start_time
 
 NAME = "instance/lock"
+PATIENCE = 10.0
+"""Seconds. A process that a daemon had just forked when it was killed holds its lock until it gets to its own exec."""
 
 
 class AlreadyRuns(Exception):
@@ -23,14 +27,23 @@ def lock(fds: FdTable, run_dir: str) -> None:
 
 def _lock(path: str) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    deadline = time.monotonic() + PATIENCE
+    while not _try_lock(fd):
+        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        if time.monotonic() > deadline or not holder.isdigit() or start_time(int(holder)) is not None:
+            os.close(fd)
+            raise AlreadyRuns(f"another vdsmd (pid {holder or 'unknown'}) already runs here, as {path} says")
+        time.sleep(0.01)
+    _write_pid(fd)
+    return fd
+
+
+def _try_lock(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(fd)
-        raise AlreadyRuns(f"another vdsmd (pid {holder}) already runs here, as {path} says") from None
-    _write_pid(fd)
-    return fd
+        return False
+    return True
 
 
 def write_pid(fds: FdTable) -> None:

@@ -51,6 +51,7 @@ class Workers:
         self._idle = 0
         self._stopping = False
         self._changed = threading.Condition()
+        self._on_idle: Callable[[], None] | None = None
 
     def submit(
         self, call: Callable[[], Any], done: Done | None = None, *, key: str | None = None, timeout: float = 60.0
@@ -73,6 +74,10 @@ class Workers:
         """How many works are waiting or running."""
         with self._changed:
             return len(self._ready) + len(self._running) + sum(map(len, self._keys.values()))
+
+    def when_idle(self, call: Callable[[], None] | None) -> None:
+        """Have `call()` made once, at the next moment in which no work is waiting or running. None takes it back."""
+        self._on_idle = call
 
     def start(self) -> None:
         """Allow work again after `stop`."""
@@ -145,6 +150,12 @@ class Workers:
                 del self._keys[work.key]
 
     def _answer(self, work: Work, result: Any, error: Exception | None) -> None:
+        self._conclude(work, result, error)
+        if self._on_idle is not None and not self.busy:
+            call, self._on_idle = self._on_idle, None
+            call()
+
+    def _conclude(self, work: Work, result: Any, error: Exception | None) -> None:
         if work.timer is not None:
             work.timer.cancel()
         if work.answered:

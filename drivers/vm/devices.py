@@ -266,11 +266,6 @@ def convert(value: object, kind: type[T], where: str = "") -> T:
         ) from None
 
 
-def truth(value: object) -> bool:
-    """Whether a wire value says yes: True, a number but 0, 'true' and 'on' in any case, and 'shared' of a disk."""
-    return value.lower() in ("true", "on", "1", "shared") if isinstance(value, str) else bool(value)
-
-
 def _filled(value: object) -> object:
     if isinstance(value, dict):
         return {key: _filled(item) for key, item in value.items() if item != ""}

@@ -15,7 +15,6 @@ from lxml import etree
 
 from drivers.errors import Invalid, MissingParameter
 from drivers.vm import devices as views
-from drivers.vm.devices import truth
 
 log = logging.getLogger("vm")
 
@@ -104,7 +103,7 @@ def _disk(parent: Element, disk: views.Disk, site: Site) -> Element:
         add(element, "serial", disk.serial or disk.image_id)
     if disk.readonly or disk.device == "cdrom":
         add(element, "readonly")
-    if truth(disk.shared):
+    if _says(disk.shared, "true", "shared"):
         add(element, "shareable")
     if disk.boot_order is not None:
         add(element, "boot", order=disk.boot_order)
@@ -118,10 +117,14 @@ def _disk_driver(element: Element, disk: views.Disk, source: str, site: Site) ->
     cache = disk.cache or site.drive_cache
     direct = cache in ("none", "directsync")
     driver.set("cache", cache)
-    driver.set("error_policy", "enospace" if truth(disk.propagate_errors) else "stop")
+    driver.set("error_policy", "enospace" if _says(disk.propagate_errors, "true", "on") else "stop")
     driver.set("io", "native" if source == "block" and direct else "threads")
     if disk.spec_params.pin_to_io_thread:
         driver.set("iothread", str(disk.spec_params.pin_to_io_thread))
+
+
+def _says(value: str | bool, *words: str) -> bool:
+    return value is True or str(value).lower() in words
 
 
 def _network_source(element: Element, disk: views.Disk) -> None:

@@ -11,9 +11,7 @@ from lxml import etree
 from drivers.vm import devices as views
 from drivers.vm.devicexml import AGENT_CHANNELS, Element, Site, add, add_device
 from drivers.vm.params import Conf, Machine, machine_of
-from drivers.vm.running import NAMESPACE, graphics_with_ticket, is_ours, read_back
-
-__all__ = ["domain_xml", "graphics_with_ticket", "is_ours", "read_back"]
+from drivers.vm.running import NAMESPACE
 
 TUNE_NAMESPACE = "http://ovirt.org/vm/tune/1.0"
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal
 
 from drivers.errors import Invalid, MissingParameter
-from drivers.vm.devices import Positive, View, convert, truth
+from drivers.vm.contract import truth
+from drivers.vm.devices import Positive, View, convert
 
 Struct = dict[str, Any]
 

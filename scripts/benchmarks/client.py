@@ -139,7 +139,12 @@ KINDS = {"reader": reader, "prober": prober, "pauser": pauser, "maker": maker}
 def main() -> None:
     port, kind, argument = int(sys.argv[1]), KINDS[sys.argv[2]], sys.argv[3]
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
     client, tally = Client(port), Tally()
     while not ended.is_set():
         kind(client, argument, tally)

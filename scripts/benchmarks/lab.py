@@ -142,7 +142,7 @@ class Lab:
     def _configure(self) -> None:
         base = self.base
         (base / "vdsm.conf").write_text(
-            "[vars]\nssl = false\nlog_level = WARNING\n"
+            "[vars]\nssl = false\nlog_level = INFO\n"
             + "".join(f"{name} = {value}\n" for name, value in self.options.items())
             + "[addresses]\nmanagement_ip = 127.0.0.1\nmanagement_port = 0\n"
             + f"[paths]\nrun_dir = {base}/run\nlib_dir = {base}/lib\nlog_dir = {base}/log\nrepository = {base}/repository\n"

@@ -20,7 +20,7 @@ def test_all_verbs_are_there() -> None:
         assert name in verbs
 
 
-@pytest.mark.parametrize("facts", contract.verbs().values(), ids=lambda facts: facts.name)
+@pytest.mark.parametrize("facts", contract.verbs().values(), ids=list(contract.verbs()))
 def test_facts_are_whole(facts: contract.Facts) -> None:
     assert facts.doc.endswith(".")
     assert "\n" not in facts.doc

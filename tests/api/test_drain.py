@@ -92,6 +92,20 @@ def test_an_idle_connection_is_closed_cleanly(tmp_path: Path) -> None:
         assert client.ended()
 
 
+def test_a_client_that_leaves_in_the_same_moment(tmp_path: Path) -> None:
+    with Server(tmp_path, echo) as server, server.client() as client:
+        client.call("verb")
+        over = threading.Event()
+
+        def leave_and_drain() -> None:
+            client.sock.close()
+            server.rim.drain(over.set)
+
+        server.ask(leave_and_drain)
+        assert over.wait(PATIENCE)
+        assert server.ask(lambda: server.rim.connections) == 0
+
+
 def test_a_client_who_has_just_connected_is_waited_for(tmp_path: Path) -> None:
     with Server(tmp_path, echo, PATIENT) as server, server.local_client() as client:
         until(lambda: server.ask(lambda: server.rim.connections) == 1)

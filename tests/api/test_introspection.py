@@ -58,14 +58,14 @@ def test_questions_that_are_none() -> None:
             introspection.answer("system.methodSignature", [question])
 
 
-@pytest.mark.parametrize("verb", sorted(TABLE.values(), key=lambda verb: verb.name), ids=lambda verb: verb.name)
+@pytest.mark.parametrize("verb", [TABLE[name] for name in sorted(TABLE)], ids=sorted(TABLE))
 def test_a_verb_is_whole(verb: Verb) -> None:
     names = [parameter.name for parameter in wire.parameters(verb)]
     assert introspection.help_of(verb)
     assert verb.key is None or verb.key.partition(".")[0] in names
 
 
-@pytest.mark.parametrize("verb", KNOWN, ids=lambda verb: verb.name)
+@pytest.mark.parametrize("verb", KNOWN, ids=[verb.name for verb in KNOWN])
 def test_a_verb_agrees_with_the_contract(verb: Verb) -> None:
     facts = contract.verbs()[verb.name]
     ours = wire.parameters(verb)

@@ -154,6 +154,15 @@ def test_a_failure_in_serving_is_answered(tmp_path: Path) -> None:
                 assert client.send(request("verb")).answer().status == 500
 
 
+def test_a_failure_after_the_answer_is_not_a_second_answer(tmp_path: Path) -> None:
+    def serve(asked: Request, reply: Callable[[bytes], None]) -> None:
+        reply(encode_reply(1))
+        raise ValueError("deliberate")
+
+    with Server(tmp_path, serve) as server, server.client() as client:
+        assert [client.call("verb"), client.call("verb")] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [

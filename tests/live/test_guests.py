@@ -116,7 +116,9 @@ def test_re_execs_under_load_lose_nothing(daemon: Start, guest: Guest) -> None:
 
 
 def no_zombies(parent: int) -> bool:
-    listed = subprocess.run(["ps", "--ppid", str(parent), "-o", "state=,args="], capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["ps", "--ppid", str(parent), "-o", "state=,args="], capture_output=True, text=True, check=False
+    )
     assert not [line for line in listed.stdout.splitlines() if line.startswith("Z")]
     return True
 

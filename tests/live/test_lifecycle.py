@@ -77,8 +77,11 @@ def test_everything_is_there_after_re_execs(daemon: Start) -> None:
         vdsmd.must("destroy", second)
     told = outcome(vdsmd)
     assert told["state"] == "done" and told["pause_ms"] > 0
-    assert {"rehearse", "settle", "drain", "exec", "import", "restore", "serve"} <= {step["name"] for step in told["steps"]}
+    assert {"rehearse", "settle", "drain", "exec", "import", "restore", "serve"} <= {
+        step["name"] for step in told["steps"]
+    }
     assert vdsmd.must("getVdsStats")["info"]["generationID"] == generation_id
+    assert os.getpriority(os.PRIO_PROCESS, vdsmd.pid) == os.getpriority(os.PRIO_PROCESS, 0)
     assert not list((vdsmd.run_dir / "state").glob("*.set-aside"))
 
 
@@ -205,7 +208,10 @@ def test_a_reload_keeps_clients_and_reopens_the_log(daemon: Start) -> None:
     (vdsmd.log_dir / "vdsm.log").rename(vdsmd.log_dir / "vdsm.log.1")
     vdsmd.config.write_text(vdsmd.config.read_text().replace("[vars]", "[vars]\nlog_level = DEBUG"))
     os.kill(vdsmd.pid, signal.SIGUSR1)
-    until(lambda: (vdsmd.log_dir / "vdsm.log").exists() and "was read again" in (vdsmd.log_dir / "vdsm.log").read_text(), 60)
+    until(
+        lambda: (vdsmd.log_dir / "vdsm.log").exists() and "was read again" in (vdsmd.log_dir / "vdsm.log").read_text(),
+        60,
+    )
     client.must("ping")
     assert vdsmd.generation == 0
 
@@ -236,7 +242,7 @@ def test_in_the_background(stage: Stage) -> None:
     started = subprocess.run(command, cwd=base, timeout=120, check=False, capture_output=True, text=True)
     assert started.returncode == 0, started.stderr
     path = base / "run" / "endpoints.json"
-    told = json.loads(until(lambda: path.exists() and path.read_text(), 60))
+    told = json.loads(until(lambda: path.read_text() if path.exists() else "", 60))
     pid = told["pid"]
     try:
         assert os.getsid(pid) != os.getsid(0) and os.readlink(f"/proc/{pid}/cwd") == "/"
@@ -275,7 +281,9 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a missing file that is imported late": (lambda r: (r / "drivers/vm/domxml.py").unlink(), "drivers.vm.domxml"),
     "a missing dependency": (lambda r: append(r / "vdsmd/deferred.py", "import no_such_library"), "no_such_library"),
     "a record that does not decode": (
-        lambda r: append(r / "vdsmd/reexec.py", "class ReexecRecord(Record):\n    number: str\nReexec.record = ReexecRecord"),
+        lambda r: append(
+            r / "vdsmd/reexec.py", "class ReexecRecord(Record):\n    number: str\nReexec.record = ReexecRecord"
+        ),
         "Expected `str`, got `int` - at `owners.reexec.number`",
     ),
     "a migration that raises": (
@@ -286,7 +294,10 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "owners.reexec: migration from version 1 failed: KeyError('x')",
     ),
-    "a rehearsal that dies": (lambda r: append(r / "vdsmd/deferred.py", "import os; os.abort()"), "the rehearsal failed (exit -6)"),
+    "a rehearsal that dies": (
+        lambda r: append(r / "vdsmd/deferred.py", "import os; os.abort()"),
+        "the rehearsal failed (exit -6)",
+    ),
     "a rehearsal that hangs": (
         lambda r: append(r / "vdsmd/deferred.py", "import signal; signal.pause()"),
         "the rehearsal did not end within 3 s",

@@ -152,15 +152,15 @@ def test_what_nobody_claims_is_left_running(fds: FdTable, caplog: pytest.LogCapt
 
 
 ORPHANS = """
-import ctypes, os, subprocess, time
+import ctypes, os, subprocess
+from tests.until import until
 from state.process import own_children, reap_orphans, stat_fields
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 direct = os.posix_spawn("/bin/true", ["/bin/true"], {})
 middle = subprocess.run(["/bin/sh", "-c", "setsid /bin/sh -c '/bin/true & echo $!' "], stdout=subprocess.PIPE, text=True)
 orphan = int(middle.stdout)
-def zombie(pid): return (stat_fields(pid) or "Z")[0] == "Z"
-deadline = time.monotonic() + 30
-while not (zombie(direct) and zombie(orphan)) and time.monotonic() < deadline: time.sleep(0.01)
+def zombie(pid): return pid in own_children() and stat_fields(pid)[0] == "Z"
+until(lambda: zombie(direct) and zombie(orphan))
 reaped = [pid for pid, _ in reap_orphans(set())]
 print(direct in reaped, orphan in reaped, direct in own_children(), orphan in own_children())
 print(reap_orphans({direct}, frozenset([direct])), [pid for pid, _ in reap_orphans(set(), frozenset([direct]))] == [direct])

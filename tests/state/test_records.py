@@ -13,7 +13,7 @@ from state.records import Entry, Part, Record, RecordError, decode, encode, pack
 from vdsmd.daemon import record_kinds
 
 
-class Disk(Part):
+class Disk(Part, frozen=True):
     path: str
     size: int
     labels: dict[str, str] = {}
@@ -31,7 +31,7 @@ class MachineTwo(Record):
 
     version: ClassVar[int] = 2
     readable_by: ClassVar[int] = 2
-    migrations: ClassVar[dict[int, Any]] = {1: lambda old: {**old, "process": old.pop("pid")}}
+    migrations: ClassVar[dict[int, Any]] = {1: lambda old: {"process": old.pop("pid"), **old}}
 
     name: str
     process: int
@@ -40,7 +40,7 @@ class MachineTwo(Record):
     tags: list[str] = []
 
 
-class DiskWithMore(Part):
+class DiskWithMore(Part, frozen=True):
     path: str
     size: int
     labels: dict[str, str] = {}

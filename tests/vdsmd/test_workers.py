@@ -114,6 +114,19 @@ def test_stop_keeps_what_waits_and_start_goes_on(pool: Pool) -> None:
     assert pool.answer("later") == (2, None)
 
 
+def test_the_next_idle_moment_is_told_once(pool: Pool) -> None:
+    told: list[int] = []
+    pool.submit("first", pool.gate.wait)
+    pool.submit("second", pool.gate.wait)
+    pool.loop.call_threadsafe(lambda: pool.workers.when_idle(lambda: told.append(pool.workers.busy)))
+    assert told == []
+    pool.gate.set()
+    until(lambda: told)
+    pool.submit("third", lambda: 3)
+    pool.answer("third")
+    assert told == [0]
+
+
 def test_stop_names_a_thread_that_does_not_come_back(pool: Pool) -> None:
     pool.submit("stuck", pool.gate.wait)
     until(lambda: pool.workers._running)

@@ -121,7 +121,7 @@ class Connection:
 
     def finish(self) -> None:
         """End our half, and let the client end his."""
-        if self.state is CLOSING:
+        if self.state in (CLOSING, CLOSED):
             return
         self.state = CLOSING
         self.since = time.monotonic()
@@ -198,6 +198,7 @@ class Connection:
             self._want(wants)
             return
         self.state = RECEIVING
+        self.since = time.monotonic()
         self._receive()
 
     def _receive(self) -> None:
@@ -207,8 +208,7 @@ class Connection:
             self._watch()
             return
         except OSError:
-            self.drop()
-            return
+            data = b""
         if not data:
             self.drop()
             return
@@ -267,8 +267,9 @@ class Connection:
         except Exception:
             # The edge: the client must get an answer whatever went wrong, and the others must not notice.
             log.exception("Serving failed client=%s", self._peer)
-            self._request = None
-            self.refuse(500, "the call failed in a way that was not foreseen")
+            if self._request is request:
+                self._request = None
+                self.refuse(500, "the call failed in a way that was not foreseen")
 
     def _answer(self, request: Request, body: bytes) -> None:
         if self._request is not request:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,8 +24,7 @@ from vdsmd.api.xmlrpc import Decoder, Malformed, Unsendable, encode_fault, encod
 
 log = logging.getLogger("api")
 
-_SECRET = re.compile("passw|secret|otp|sysprep|ticket|credential|payload", re.IGNORECASE)
-_NAME = re.compile("[A-Za-z_][A-Za-z0-9_.]{0,99}")
+_SECRETS = ("passw", "secret", "otp", "sysprep", "ticket", "credential", "payload")
 _SHOWN = 1000
 
 
@@ -130,7 +128,7 @@ class Dispatcher:
             log.info("Refused client=%s reason=not an XML-RPC call: %s", request.peer, error)
             reply(encode_fault(codes.FAULT_MALFORMED, f"not an XML-RPC call: {error}"))
             return
-        call = Call(name if _NAME.fullmatch(name) else ascii(name[:50]), request, reply)
+        call = Call(name if _is_name(name) else ascii(name[:50]), request, reply)
         try:
             self._run(call, args)
         except Exception as error:
@@ -217,6 +215,11 @@ def _success(verb: Verb, result: dict[str, Any]) -> bytes:
     return body
 
 
+def _is_name(name: str) -> bool:
+    """Return whether it can be a verb's name, and so can be logged as it is."""
+    return len(name) <= 100 and name.isascii() and name.replace(".", "_").isidentifier()
+
+
 def _key(verb: Verb, named: dict[str, Any]) -> str | None:
     """Return what isolates this call from others."""
     if verb.key is None:
@@ -234,7 +237,8 @@ def shown(named: dict[str, Any]) -> str:
 
 
 def _veil(name: str, value: Any) -> Any:
-    if _SECRET.search(name):
+    lowered = name.lower()
+    if any(secret in lowered for secret in _SECRETS):
         return "********"
     if isinstance(value, dict):
         return {_cut(member, 100): _veil(member, inner) for member, inner in islice(value.items(), 100)}

@@ -33,7 +33,7 @@ class DateTime(str):
     __slots__ = ()
 
 
-_SPECIAL = re.compile("[&<>\r\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_SPECIAL = "[&<>\r\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]"
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
 
 Write = Callable[[str], None]
@@ -41,9 +41,10 @@ Write = Callable[[str], None]
 
 def _escape(text: str) -> str:
     """Escape markup; what XML cannot hold at all becomes U+FFFD."""
-    if _SPECIAL.search(text) is None:
+    if text.isascii() and text.isprintable() and "&" not in text and "<" not in text and ">" not in text:
         return text
-    return _SPECIAL.sub(lambda match: _ESCAPES.get(match[0], "\ufffd"), text)
+    # Compiled when it is first needed: that costs more than the whole import of this module.
+    return re.sub(_SPECIAL, lambda match: _ESCAPES.get(match[0], "\ufffd"), text)
 
 
 def _write_str(value: str, write: Write, _depth: int) -> None:

@@ -14,7 +14,6 @@ parameter and what was expected. A verb's schema is made at its first call, so t
 
 from __future__ import annotations
 
-import re
 import typing
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -25,7 +24,9 @@ from drivers.errors import Invalid
 from vdsmd.api.table import Verb
 
 _WORDS = {bool: "a boolean", int: "an int", float: "a double", bytes: "base64", list: "an array", dict: "a struct"}
-_DIGITS = re.compile(r"\s*[+-]?[0-9]{1,30}\s*", re.ASCII)
+
+
+_MOST_DIGITS = 30
 
 
 class UnknownVerb(Exception):
@@ -71,11 +72,12 @@ def _bool_like(value: Any) -> bool:
 
 
 def _number(value: Any) -> int:
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        return int(value)
-    if type(value) is not int:
+    if type(value) is int:
+        return value
+    digits = value.strip().removeprefix("-") if isinstance(value, str) else ""
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS):
         raise _expected("an int, or a string of digits", value)
-    return value
+    return int(value)
 
 
 def _size(value: Any) -> int:

@@ -1,6 +1,6 @@
-"""Asks an embedded libvirt whether it takes domains: `python -m tests.drivers.vm.embedded ROOT`, with {name: [xml, whether to make a
-command line for QEMU, too]} as JSON on standard input, and {name: error} on standard output; no error is empty text.
+"""Asks an embedded libvirt whether it takes domains: `python -m tests.drivers.vm.embedded ROOT`.
 
+Standard input: {name: [xml, whether QEMU's command line is to be made, too]}. Standard output: {name: error, or empty text}.
 A program of its own, because libvirt's event loop and the parenthood of its orphaned probes are facts of a whole process.
 """
 
@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import threading
-import time
 
 import libvirt
 
@@ -24,12 +23,6 @@ NOBODY = 65534
 def turn_events() -> None:
     while True:
         libvirt.virEventRunDefaultImpl()
-
-
-def reap() -> None:
-    while True:
-        reap_orphans(set())
-        time.sleep(0.1)
 
 
 def become_nobody(root: str) -> None:
@@ -64,12 +57,12 @@ def main() -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     libvirt.virEventRegisterDefaultImpl()
-    for work in (turn_events, reap):
-        threading.Thread(target=work, daemon=True).start()
+    libvirt.virEventAddTimeout(100, lambda _timer, _: reap_orphans(set()), None)
+    threading.Thread(target=turn_events, daemon=True).start()
     connection = libvirt.open(f"qemu:///embed?root={root}")
     verdicts = {name: verdict(connection, *asked) for name, asked in json.load(sys.stdin).items()}
     print(json.dumps(verdicts), flush=True)
-    # No orderly end: the threads above are inside of libvirt.
+    # No orderly end: a thread is inside of libvirt.
     os._exit(0)
 
 

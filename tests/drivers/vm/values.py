@@ -1,4 +1,4 @@
-"""Strategies: whatever a caller of the XML-RPC API can send, and things that look much like parameters."""
+"""Strategies: whatever a caller of the XML-RPC API can send, and parameters that make sense more often than not."""
 
 from __future__ import annotations
 
@@ -6,45 +6,31 @@ from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
+from msgspec import inspect
 
 from drivers.vm.devices import KINDS
 from drivers.vm.legacy import Legacy
 from drivers.vm.params import Machine
 
+VM = "0b6a2e5c-3f0b-4b0e-9e57-0f5a8d7c1e11"
 WORDS = [
-    "true",
-    "false",
-    "0",
-    "1",
-    "2",
-    "-1",
-    "c",
-    "pv",
-    "vnc",
-    "qxl",
-    "spice",
-    "none",
-    "virtio",
-    "scsi",
-    "ide",
-    "sata",
-    "cow",
-]
-WORDS += [
-    "disk",
-    "cdrom",
-    "lun",
-    "floppy",
-    "bridge",
-    "user",
-    "ethernet",
     "/a",
     "/dev/b",
-    "00:1a:4a:16:01:51",
-    "network",
-    "1e3",
+    "pv",
+    "virtio",
+    "qxl",
+    "std",
+    "scsi",
+    "usb",
+    "i6300esb",
+    "true",
+    "1",
     "x,y",
+    "",
+    "q35",
+    "a<&>'\"ä",
 ]
+MAC = "00:1a:4a:16:01:51"
 
 
 def values() -> st.SearchStrategy[Any]:
@@ -60,19 +46,54 @@ def values() -> st.SearchStrategy[Any]:
 
 
 def parameters() -> st.SearchStrategy[dict[str, Any]]:
-    """Parameters of `create` whose keys have a meaning, with likely and unlikely values."""
-    top = _struct(Machine, Legacy)
-    return st.builds(lambda more, devices: {**more, **devices}, top, _devices()).map(
-        lambda said: {**said, "vmId": "0b6a2e5c-3f0b-4b0e-9e57-0f5a8d7c1e11", "memSize": 1}
+    """Parameters of `create`, most of which make sense."""
+    kinds: list[st.SearchStrategy[Any]] = [
+        st.builds(dict, _struct(view), type=st.just(kind)) for kind, view in KINDS.items()
+    ]
+    devices: st.SearchStrategy[Any] = st.just({}) | st.fixed_dictionaries(
+        {"devices": st.lists(st.one_of(kinds), max_size=5)}
+    )
+    given = st.fixed_dictionaries({}, optional=_fields(Machine) | _fields(Legacy))
+    spoilt = st.one_of(
+        st.just({}), st.just({}), st.dictionaries(st.sampled_from(sorted(_fields(Machine))), values(), max_size=1)
+    )
+    return st.builds(
+        lambda *parts: {key: value for part in parts for key, value in part.items()},
+        *(given, devices, spoilt, st.just({"vmId": VM, "memSize": "64", "vmType": "kvm"})),
     )
 
 
-def _devices() -> st.SearchStrategy[dict[str, Any]]:
-    kinds = [_struct(view).map(lambda said, kind=kind: {**said, "type": kind}) for kind, view in KINDS.items()]
-    return st.just({}) | st.lists(st.one_of(kinds), max_size=5).map(lambda devices: {"devices": devices})
+def _struct(view: type[msgspec.Struct]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=_fields(view))
 
 
-def _struct(*views: type[msgspec.Struct]) -> st.SearchStrategy[dict[str, Any]]:
-    names = [field.encode_name for view in views for field in msgspec.structs.fields(view)]
-    likely = st.sampled_from([*WORDS, 1, 0, True, False, "", {}, [], {"model": "none"}, {"type": "pci", "slot": 3}])
-    return st.dictionaries(st.sampled_from(names), st.one_of(likely, likely, likely, values()), max_size=6)
+def _fields(view: type[msgspec.Struct]) -> dict[str, st.SearchStrategy[Any]]:
+    info = inspect.type_info(view)
+    assert isinstance(info, inspect.StructType)
+    return {field.encode_name: _fitting(field.type) for field in info.fields if field.name != "devices"}
+
+
+def _fitting(kind: inspect.Type) -> st.SearchStrategy[Any]:
+    """Values that fit a type, in all the forms that callers give them."""
+    match kind:
+        case inspect.StructType():
+            return st.deferred(lambda: _struct(kind.cls))
+        case inspect.UnionType():
+            return st.one_of([_fitting(one) for one in kind.types])
+        case inspect.LiteralType():
+            return st.sampled_from(kind.values)
+        case inspect.BoolType():
+            return st.sampled_from([True, False, "true", "False", "1", 0])
+        case inspect.IntType():
+            numbers = st.integers(kind.ge or 0, 8)
+            return numbers | numbers.map(str)
+        case inspect.StrType():
+            return st.sampled_from(["", "c", MAC, "kvm"]) if kind.pattern else st.sampled_from(WORDS)
+        case inspect.DictType():
+            return st.dictionaries(
+                st.sampled_from(["type", "slot", "unit", "k"]), st.sampled_from(["pci", "drive", "0", "3"])
+            )
+        case inspect.ListType():
+            return st.lists(_fitting(kind.item_type), max_size=2)
+        case _:
+            return values()
