@@ -163,7 +163,7 @@ class Lab:
         down = [vm_id for vm_id in ids if statuses[vm_id] == "Down"]
         if down:
             raise RuntimeError(f"a guest did not start: {self.client.must('getVmStats', down[0])}")
-        return all(statuses[vm_id] in ("Up", "Paused", "Powering up") for vm_id in ids)
+        return all(statuses[vm_id] in ("Up", "Paused") for vm_id in ids)
 
     def _guests(self) -> list[int]:
         found = []

@@ -6,39 +6,18 @@ import logging
 import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.api.server import PATIENCE, Client, Later, Server, echo, request
+from tests.certificates import authority, certificate, openssl, trust_store
 from tests.until import until
 from vdsmd.api import tls
 from vdsmd.api.http import Limits
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-
-
-def openssl(*options: str | Path) -> None:
-    subprocess.run(["openssl", *options], check=True, capture_output=True, timeout=120)
-
-
-def authority(folder: Path, name: str) -> None:
-    """Make an authority: NAME.key and NAME.pem."""
-    subject = f"/CN={name}"
-    key = folder / f"{name}.key"
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-            "-subj", subject, "-keyout", key, "-out", folder / f"{name}.pem")  # fmt: skip
-
-
-def certificate(folder: Path, name: str, issuer: str) -> None:
-    """Make NAME.key and NAME.pem, signed by the issuer."""
-    request, key = folder / f"{name}.csr", folder / f"{name}.key"
-    openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-subj", f"/CN={name}", "-keyout", key, "-out", request)  # fmt: skip
-    openssl("x509", "-req", "-in", request, "-CA", folder / f"{issuer}.pem", "-CAkey", folder / f"{issuer}.key",
-            "-CAcreateserial", "-days", "2", "-out", folder / f"{name}.pem")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +34,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(keys: Path, tmp_path: Path) -> Path:
     """Return a trust store as on a host."""
-    for name, source in ((tls.KEY, "host.key"), (tls.CERTIFICATE, "host.pem"), (tls.AUTHORITY, "ours.pem")):
-        path = tmp_path / "pki" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((keys / source).read_bytes())
-    return tmp_path / "pki"
+    return trust_store(tmp_path / "pki", keys, "host", "ours")
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def boot(daemon: Running, guest: Guest, count: int = 1) -> dict[str, int]:
                 "vmName": f"guest-{vm_id[:8]}",
                 "memSize": 96,
                 "smp": 1,
-                "display": "vnc",
+                # No display: where several libvirts choose ports at the same time, two may choose the same.
                 "kernel": guest.kernel,
                 "initrd": guest.initramfs,
                 "kernelArgs": "console=ttyS0 quiet",
