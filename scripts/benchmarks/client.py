@@ -110,8 +110,9 @@ def reader(client: Client, _argument: str, tally: Tally) -> None:
 
 
 def prober(client: Client, _argument: str, tally: Tally) -> None:
-    """Read little, in a loop: sees the pause."""
+    """Ask for the list and for all statistics in turn, in a loop: sees the pause."""
     tally.time(lambda: client.must("list"))
+    tally.time(lambda: client.must("getAllVmStats"))
 
 
 def pauser(client: Client, vm_id: str, tally: Tally) -> None:

@@ -38,16 +38,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         result = _measure(lab, ids, options)
     if not options.no_libvirtd:
         result["libvirtd"] = libvirtd.restart(options.guests)
-        if "pause_ms" in result["libvirtd"]:
-            result["ratio"] = round(result["libvirtd"]["pause_ms"] / result["pause_ms"]["median"], 1)
+        for what in ("list", "statistics"):
+            if f"{what}_ms" in result["libvirtd"]:
+                result[f"ratio_{what}"] = round(result["libvirtd"][f"{what}_ms"] / result["pause_ms"]["median"], 1)
     return result
 
 
 def _measure(lab: Lab, ids: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    lab.reexec()  # the first one fills caches, and is what growth is measured against
+    before = _counts_of_a_fresh_run(lab)
     pids = {vm_id: pid for vm_id, pid in lab.pids().items() if vm_id in ids}
-    until(lambda: lab.status()["libvirt"] and not any(lab.status()["owners"].values()), "the daemon to settle")
-    before = lab.counts()
     kinds = ["reader", "pauser" if not options.paused else "reader", "reader", "maker"]
     loads = [lab.load(kinds[n % 4], ids[n % len(ids)]) for n in range(options.clients)]
     prober = lab.load("prober")
@@ -61,9 +60,16 @@ def _measure(lab: Lab, ids: list[str], options: argparse.Namespace) -> dict[str,
         time.sleep(options.rest)
     seen = [finish(load) for load in loads]
     probed = finish(prober)
-    until(lambda: not any(lab.status()["owners"].values()), "the daemon to settle")
-    after = lab.counts()
+    after = _counts_of_a_fresh_run(lab)
     return _result(lab, ids, options, windows, outcomes, seen, probed, before, after, pids)
+
+
+def _counts_of_a_fresh_run(lab: Lab) -> dict[str, int]:
+    """Re-execute once more without load, and count when all is quiet: like is compared with like."""
+    lab.reexec()
+    until(lambda: lab.status()["libvirt"].startswith("connected"), "libvirt to be connected")
+    until(lambda: not any(lab.status()["owners"].values()), "the daemon to settle")
+    return lab.counts()
 
 
 def _result(
