@@ -20,6 +20,9 @@ log = logging.getLogger("state.children")
 
 OnExit = Callable[["Exit"], None]
 
+OURS_ALONE = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+"""Variables that the next run needs and no child gets: what a child told the service manager would count as said by us."""
+
 
 class Child(Part, frozen=True, kw_only=True):
     """A process under a name. `spawned`: we started it, so its exit status is ours to collect."""
@@ -69,13 +72,14 @@ class ChildTable:
 
         Only in the main thread: a child's parent-death signal and our pending re-exec both hang on it. Raises OSError.
         """
+        given_env = os.environ if env is None else env
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             given = {0: null, 1: null, 2: null} | dict(files or {})
             pid = os.posix_spawn(
                 argv[0],
                 list(argv),
-                dict(os.environ if env is None else env),
+                {name: value for name, value in given_env.items() if name not in OURS_ALONE},
                 file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in given.items()],
                 setsigmask=[],
                 setsigdef=[signal.SIGPIPE],

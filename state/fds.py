@@ -2,6 +2,9 @@
 
 Everyone else refers to a descriptor by name; numbers appear only here. It promises that nothing but the named descriptors
 crosses an exec, that each is still the same file afterwards, and that what nobody takes is closed and said by name.
+
+Some are to outlive even a crash: whoever holds or takes one with `stored=True` says so, and an observer keeps a duplicate of it
+elsewhere. What must end with us (locks, leases) or means nothing to another process (pidfds of children) never is.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from state.records import Part
 
@@ -32,8 +35,22 @@ class FdTable:
     def __init__(self, inherited: Iterable[Held] = ()) -> None:
         self._held: dict[str, int] = {}
         self._inherited = {held.name: held.number for held in inherited if _is_still(held)}
+        self._stored: set[str] = set()
+        self._on_store: Callable[[str, int], None] = lambda name, number: None
+        self._on_end: Callable[[str], None] = lambda name: None
         for number in self._inherited.values():
             os.set_inheritable(number, False)
+
+    def observe(self, on_store: Callable[[str, int], None], on_end: Callable[[str], None]) -> None:
+        """Be told of descriptors that are to outlive a crash: `on_store(name, number)` when one is held or taken, after a
+        re-exec again; `on_end(name)` when it is dropped, or was inherited and nobody wants it. From any thread."""
+        self._on_store, self._on_end = on_store, on_end
+
+    def inherit(self, numbers: Mapping[str, int]) -> None:
+        """A cold start found these in the store: let them be taken as if the previous run had handed them over."""
+        for number in numbers.values():
+            os.set_inheritable(number, False)
+        self._inherited.update(numbers)
 
     def __contains__(self, name: str) -> bool:
         return name in self._held
@@ -41,28 +58,37 @@ class FdTable:
     def __getitem__(self, name: str) -> int:
         return self._held[name]
 
-    def hold(self, name: str, number: int) -> int:
-        """Take over `number` under `name` until `drop(name)`, which closes it."""
+    def hold(self, name: str, number: int, *, stored: bool = False) -> int:
+        """Take over `number` under `name` until `drop(name)`, which closes it. `stored`: it is to outlive a crash."""
         if name in self._held or name in self._inherited:
             raise ValueError(f"descriptor {name!r} is already held")
-        self._held[name] = number
-        return number
+        return self._keep(name, number, stored)
 
-    def take(self, name: str) -> int | None:
+    def take(self, name: str, *, stored: bool = False) -> int | None:
         """Return the inherited descriptor `name`, held from now on; None when the previous run left none."""
         if name in self._inherited:
-            self._held[name] = self._inherited.pop(name)
+            return self._keep(name, self._inherited.pop(name), stored)
         return self._held.get(name)
 
-    def obtain(self, name: str, create: Callable[[], int]) -> int:
+    def obtain(self, name: str, create: Callable[[], int], *, stored: bool = False) -> int:
         """Return the inherited descriptor `name`, or hold what `create()` makes: a first start and an upgrade read alike."""
-        taken = self.take(name)
-        return self.hold(name, create()) if taken is None else taken
+        taken = self.take(name, stored=stored)
+        return self.hold(name, create(), stored=stored) if taken is None else taken
 
     def drop(self, name: str) -> None:
         """Close the descriptor and forget it. Dropping what is not held is allowed: the end may come from two sides."""
         number = self._held.pop(name, None)
         if number is not None:
+            if name in self._stored:
+                self._stored.discard(name)
+                self._on_end(name)
+            os.close(number)
+
+    def reject(self, name: str) -> None:
+        """Close an inherited descriptor that turned out to be of no use, instead of taking it."""
+        number = self._inherited.pop(name, None)
+        if number is not None:
+            self._on_end(name)
             os.close(number)
 
     def names(self, prefix: str = "") -> list[str]:
@@ -77,7 +103,7 @@ class FdTable:
         lost = sorted(self._inherited)
         for name in lost:
             log.warning("Closing an inherited descriptor that nobody claims name=%s", name)
-            os.close(self._inherited.pop(name))
+            self.reject(name)
         return lost
 
     def snapshot(self) -> list[Held]:
@@ -99,6 +125,13 @@ class FdTable:
         """Undo `open_for_exec`: the exec did not happen."""
         for number in (*self._held.values(), *self._inherited.values()):
             os.set_inheritable(number, False)
+
+    def _keep(self, name: str, number: int, stored: bool) -> int:
+        self._held[name] = number
+        if stored:
+            self._stored.add(name)
+            self._on_store(name, number)
+        return number
 
 
 def open_numbers() -> Iterator[int]:

@@ -26,8 +26,6 @@ from state.records import encode as encode_record
 
 log = logging.getLogger("state.handoff")
 
-VARIABLE = "VDSMD_HANDOFF"
-"""Names the document to the new run: `<path>:<nonce>`. Taken out of the environment as soon as it is read."""
 FILE = "handoff"
 FORMAT = 1
 
@@ -119,34 +117,32 @@ class HandOff:
             children=self.children.snapshot(),
         )
 
+    def free_bytes(self) -> int:
+        """Return how many bytes can still be written where the document goes."""
+        room = os.statvfs(self._directory.path)
+        return room.f_bavail * room.f_frsize
+
     def store(self, document: Document, name: str = FILE) -> str:
         """Write the document and return its path. Raises OSError; then nothing has changed."""
         self._directory.write(name, pack(document))
         return os.path.join(self._directory.path, name)
 
-    def depart(self, document: Document, path: str, argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    def depart(self, argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
         """Become the code on disk. Returns only by raising OSError, and then everything is as before.
 
         Must be called from the main thread with no other thread of ours alive, with our signals blocked.
         """
         self.fds.open_for_exec()
         try:
-            os.execve(argv[0], list(argv), {**env, VARIABLE: f"{path}:{document.nonce}"})
+            os.execve(argv[0], list(argv), dict(env))
         finally:
             self.fds.close_for_exec()
 
 
-def receive() -> Document | None:
-    """Return the document left for this process; None on a cold start. What is not for us is set aside, never used."""
-    path, _, nonce = os.environ.pop(VARIABLE, "").rpartition(":")
-    if not path:
-        return None
-    try:
-        document = load(path)
-        _verify(document, nonce)
-    except (RecordError, OSError) as error:
-        StateDirectory(os.path.dirname(path)).set_aside(os.path.basename(path), str(error))
-        return None
+def receive(path: str, nonce: str) -> Document:
+    """Return the document that the previous run left for this process. Raises RecordError when it is not for us, OSError."""
+    document = load(path)
+    _verify(document, nonce)
     return document
 
 

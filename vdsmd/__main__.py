@@ -1,155 +1,28 @@
-"""The life of the daemon in reading order: start or take over, serve, and stop or hand over."""
+"""The first lines of every run. They are few, and import little, because nobody can go back from before them."""
 
 from __future__ import annotations
 
 import time
 
 ENTERED = time.monotonic()
-"""When this run began to be ours: all that is imported below belongs to the step `import`."""
+"""When this run began to be ours: all that is imported from here on belongs to the step `import`."""
 
-import gc
-import logging
-import os
-import signal
 import sys
-from typing import TYPE_CHECKING
 
-from state import handoff as handoffs
-from state.directory import StateDirectory
-from state.handoff import Document, HandOff, Step
-from state.process import own_children, reap_orphans
-from vdsmd import config as configuration
-from vdsmd import instance, signals
-from vdsmd import log as logs
-from vdsmd.config import Config, ConfigError
-from vdsmd.loop import Loop
-
-if TYPE_CHECKING:
-    from vdsmd.daemon import Daemon
-
-log = logging.getLogger("lifecycle")
-
-STOP_TIMEOUT = 10.0
+from vdsmd import takeover
 
 
 def main() -> int:
     """Return the exit status: 0 stopped on request, 1 could not start, 2 wrong command line or configuration."""
-    gc.disable()  # nothing made during start-up is garbage, and looking for it costs pause
-    signals.block()
-    document = handoffs.receive()
-    if document is not None:
-        return run(document.arguments, document)
-    from vdsmd import arguments  # only a cold start has a command line to look at
-
-    options = arguments.parse(sys.argv[1:])
-    if options.rehearse:
-        from vdsmd.rehearsal import rehearse
-
-        return rehearse(options.rehearse, options.config)
-    return run(arguments.canonical(options), None)
-
-
-def run(arguments: list[str], document: Document | None) -> int:
-    """Serve until told to stop. Never returns from a successful re-exec."""
+    takeover.begin()
     try:
-        config = configuration.load(arguments[1])
-        logs.configure(config.paths.log_dir, config.vars.log_level, foreground="--daemon" not in arguments)
-        handoff = HandOff(StateDirectory(os.path.join(config.paths.run_dir, "state")), document)
-        return _serve(config, handoff, arguments)
-    except ConfigError as error:
-        print(f"vdsmd: {error}", file=sys.stderr)
-        return 2
-    except (instance.AlreadyRuns, OSError) as error:
-        log.error("Cannot start: %s", error)
-        print(f"vdsmd: cannot start: {error}", file=sys.stderr)
-        return 1
+        from vdsmd import lifecycle
 
-
-def _serve(config: Config, handoff: HandOff, arguments: list[str]) -> int:
-    instance.lock(handoff.fds, config.paths.run_dir)
-    from vdsmd.daemon import Daemon
-    from vdsmd.endpoints import Endpoints
-    from vdsmd.service import open_service
-
-    imported = time.monotonic()
-    endpoints = Endpoints(handoff.fds, config)
-    if "--daemon" in arguments and handoff.document is None:
-        from vdsmd import background
-
-        background.detach()
-        instance.write_pid(handoff.fds)
-    loop = Loop()
-    daemon = Daemon(config, handoff, loop, endpoints, arguments)
-    daemon.take_over()
-    restored = time.monotonic()
-    endpoints.serve(open_service(daemon, loop), daemon.generation)
-    handoff.commit()
-    daemon.reexec.served(_steps(handoff.document, imported, restored))
-    _listen_to_signals(daemon, loop)
-    loop.call_later(0, lambda: _settle_in(daemon))
-    loop.run()
-    return _stop(daemon, endpoints, loop)
-
-
-def _settle_in(daemon: Daemon) -> None:
-    daemon.start()
-    gc.enable()
-    gc.freeze()
-
-
-def _listen_to_signals(daemon: Daemon, loop: Loop) -> None:
-    # libvirt has not been opened yet: these are the previous image's, and whoever waited for them went with it.
-    left = frozenset(own_children())
-
-    def reap() -> None:
-        for pid, code in reap_orphans(daemon.handoff.children.pids(), left):
-            log.debug("Reaped an orphan pid=%d code=%d", pid, code)
-
-    def ask_for_reexec() -> None:
-        daemon.request_reexec()
-
-    signals.deliver(
-        loop,
-        {
-            signal.SIGHUP: ask_for_reexec,
-            signal.SIGUSR1: daemon.reload,
-            signal.SIGTERM: loop.stop,
-            signal.SIGINT: loop.stop,
-            signal.SIGCHLD: reap,
-        },
-    )
-    signals.unblock()
-    reap()
-
-
-def _stop(daemon: Daemon, endpoints: object, loop: Loop) -> int:
-    """Deliver the answers that are owed, and end. Everything we manage goes on without us."""
-    from vdsmd.endpoints import Endpoints
-
-    assert isinstance(endpoints, Endpoints)
-    log.info("Stopping; virtual machines are left running")
-    drained: list[bool] = []
-    deadline = time.monotonic() + STOP_TIMEOUT
-    endpoints.drain(lambda: drained.append(True))
-    while not drained and time.monotonic() < deadline:
-        loop.turn(0.05)
-    endpoints.withdraw()
-    try:
-        daemon.stop(deadline)
+        return lifecycle.main(ENTERED)
     except Exception as error:
-        # Whatever holds a thread up must not hold up the end: checkpoints are what the next start needs.
-        log.error("Stopped while something was still at work reason=%s", error)
-    log.info("Stopped")
-    logging.shutdown()
-    os._exit(0)  # libvirt's threads may still be at work, and the interpreter's tear-down waits for nobody's good
-
-
-def _steps(document: Document | None, imported: float, restored: float) -> list[Step]:
-    if document is None:
-        return []
-    marks = [document.departed_at, ENTERED, imported, restored, time.monotonic()]
-    names = ("exec", "import", "restore", "serve")
-    return [Step(name=n, ms=(b - a) * 1000) for n, a, b in zip(names, marks, marks[1:], strict=False)]
+        # The last edge: whatever it was, the previous release may still be able to serve.
+        takeover.go_back(error)
+        raise
 
 
 if __name__ == "__main__":

@@ -58,6 +58,12 @@ class Vars(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     # Seconds a rehearsal may take before the re-exec is refused.
     rehearsal_timeout: float = 60
+    # Seconds a new run may take to serve before it becomes the previous release again.
+    takeover_timeout: float = 60
+    # Seconds that must lie between two re-execs; a request before that is refused. 0: as often as one likes.
+    reexec_min_interval: float = 0
+    # MiB that must be free where the state directory lies, or a re-exec is refused.
+    state_min_free_mb: float = 4
     # Seconds that running calls get to end before the re-exec is refused.
     quiesce_timeout: float = 10
 

@@ -19,18 +19,23 @@ from drivers.vm.driver import VmDriver
 from state import records
 from state.directory import StateDirectory
 from state.handoff import HandOff
+from state.points import Point, reached
 from state.release import VERSION
 from vdsmd import config as configuration
-from vdsmd import deferred
+from vdsmd import deferred, takeover
 from vdsmd import log as logs
 from vdsmd.config import Config
 from vdsmd.endpoints import Endpoints
 from vdsmd.host.facts import HostFacts
+from vdsmd.kept import keep
 from vdsmd.loop import READ, Loop
 from vdsmd.reexec import Reexec
 from vdsmd.workers import Workers
 
 log = logging.getLogger("daemon")
+
+SETTLE_AGAIN = 1
+"""Seconds until settling in is tried again after it failed."""
 
 
 def record_kinds() -> dict[str, type[records.Record]]:
@@ -48,12 +53,16 @@ class Daemon:
         self.handoff = handoff
         self.generation = handoff.generation
         self.since = time.time()
+        self.degraded: dict[str, str] = {}
+        """Owners that could not take over in this run and recovered as after a crash: by name, why."""
         self.version = VERSION
         self.last_client: Callable[[], str] = lambda: ""
         """Returns the address of the engine that called last; the service knows."""
         self._loop = loop
         self._endpoints = endpoints
         self.workers = Workers(loop)
+        self.reload_refused = ""
+        """Why the last reload of the configuration was refused, '' if it was not."""
         handoff.children.attach(self._watch_child, loop.unwatch)
         host = self._host()
         self.vms = VmDriver(host, config)
@@ -66,7 +75,7 @@ class Daemon:
             endpoints,
             self._owners,
             arguments=arguments,
-            limits=lambda: (self.config.vars.rehearsal_timeout, self.config.vars.quiesce_timeout),
+            settings=lambda: self.config.vars,
         )
         self._owners[self.reexec.name] = self.reexec
 
@@ -74,13 +83,29 @@ class Daemon:
         """Give every owner what the previous run left for it; without that, it recovers as after a crash."""
         for owner in self._owners.values():
             self._restore(owner)
-        self.handoff.settle()
 
-    def start(self) -> None:
-        """We serve: now what the first answers did not need."""
-        deferred.load()
-        for owner in self._owners.values():
-            owner.start()
+    def settle_in(self) -> None:
+        """We serve, and have committed: now what the first answers did not need."""
+        try:
+            reached(Point.RUN_COMMITTED)
+            self.handoff.settle()
+            deferred.load()
+            for owner in self._owners.values():
+                reached(Point.RUN_OWNER)
+                owner.start()
+            self._keep_release()
+        except Exception:
+            # There is no way back from here, and most of what fails here (no memory, no descriptors) passes.
+            log.exception("Settling in failed, and is tried again in a moment seconds=%d", SETTLE_AGAIN)
+            self._loop.call_later(SETTLE_AGAIN, self.settle_in)
+
+    def _keep_release(self) -> None:
+        def kept(root: str | None, error: Exception | None) -> None:
+            self.reexec.kept = root or ""
+            if error is not None:
+                log.error("The running release cannot be kept", exc_info=error)
+
+        self.workers.submit(lambda: keep(self.config.paths.lib_dir, self.since), kept)
 
     def stop(self, deadline: float) -> None:
         """End every thread of ours. Virtual machines and other children are left running."""
@@ -99,7 +124,9 @@ class Daemon:
             fresh = configuration.load(self.config.path)
         except configuration.ConfigError as error:
             log.error("The configuration is kept as it was reason=%s", error)
+            self.reload_refused = str(error)
             return
+        self.reload_refused = ""
         logs.reopen()
         logging.getLogger().setLevel(fresh.vars.log_level)
         self.config = fresh
@@ -115,6 +142,15 @@ class Daemon:
     def cancel_reexec(self) -> bool:
         return self.reexec.cancel()
 
+    def summary(self) -> str:
+        """Describe this run in one line: what `systemctl status` shows."""
+        told = [f"Generation {self.generation}, {sum(1 for _ in self.vms.statuses())} virtual machines"]
+        told += filter(None, [self.reexec.summary()])
+        told += [f"{name} is degraded: {reason}" for name, reason in self.degraded.items()]
+        if self.reload_refused:
+            told.append(f"the configuration is kept as it was: {self.reload_refused}")
+        return "; ".join(told)
+
     def status(self) -> dict[str, Any]:
         """Describe this run, in plain values."""
         fds = self.handoff.fds
@@ -124,6 +160,7 @@ class Daemon:
             "version": self.version,
             "since": self.since,
             "recovering": self.recovering,
+            "degraded": self.degraded,
             "owners": {name: owner.unsafe() or "" for name, owner in self._owners.items()},
             "libvirt": self.vms.link_status(),
             "reexec": msgspec.to_builtins(self.reexec.outcome),
@@ -144,10 +181,14 @@ class Daemon:
         if entry is not None:
             try:
                 owner.restore(records.decode(owner.record, entry, f"owners.{owner.name}"))
+                reached(Point.START_RESTORE)
                 return
-            except Exception:
+            except Exception as error:
+                if takeover.can_go_back():
+                    raise  # the previous release could read it: it wrote it
                 # One owner that cannot take over must not take the others with it: it alone recovers as after a crash.
                 log.exception("An owner cannot take over and recovers instead owner=%s", owner.name)
+                self.degraded[owner.name] = f"{type(error).__name__}: {error}"
         owner.recover()
 
     def _watch_child(self, pidfd: int, name: str) -> None:

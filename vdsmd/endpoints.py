@@ -34,9 +34,11 @@ class Endpoints:
         """Open what was not inherited. Raises OSError with the address in its text."""
         address = (config.addresses.management_ip, config.addresses.management_port)
         self._config = config
+        self._fds = fds
         self._path = os.path.join(config.paths.run_dir, "vdsmd.sock")
-        self._tcp = socket.socket(fileno=fds.obtain("api/tcp/{}:{}".format(*address), lambda: _listen_tcp(*address)))
-        self._local = socket.socket(fileno=fds.obtain(LOCAL, lambda: _listen_local(self._path)))
+        tcp = fds.obtain("api/tcp/{}:{}".format(*address), lambda: _listen_tcp(*address), stored=True)
+        self._tcp = socket.socket(fileno=tcp)
+        self._local = socket.socket(fileno=self._obtain_local())
         self._rim: Rim | None = None
 
     def serve(self, rim: Rim, generation: int) -> None:
@@ -50,6 +52,13 @@ class Endpoints:
         rim.listen(self._tcp, tls=tls, local=False)
         rim.listen(self._local, tls=None, local=True)
         self._announce(generation)
+
+    def _obtain_local(self) -> int:
+        found = self._fds.take(LOCAL, stored=True)
+        if found is not None and not _is_reached_by(found, self._path):
+            log.warning("The local socket is made anew: its path does not lead to it any more path=%s", self._path)
+            self._fds.drop(LOCAL)
+        return self._fds.obtain(LOCAL, lambda: _listen_local(self._path), stored=True)
 
     def wind_down(self) -> None:
         """A drain will follow soon: have clients come back on new connections, which a drain cannot hurt."""
@@ -74,6 +83,9 @@ class Endpoints:
         for name in ("endpoints.json", "vdsmd.sock"):
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._config.paths.run_dir, name))
+        # Without its path nobody reaches it. The port stays in the service manager's store: clients of a restart wait in it.
+        self._local.detach()
+        self._fds.drop(LOCAL)
 
     def describe(self, generation: int) -> dict[str, Any]:
         host, port = self._tcp.getsockname()[:2]
@@ -132,3 +144,19 @@ def _listen_local(path: str) -> int:
         raise OSError(f"cannot listen on {path}: {error}") from error
     listener.setblocking(False)
     return listener.detach()
+
+
+def _is_reached_by(number: int, path: str) -> bool:
+    """Say whether whoever connects to the path comes to this listening socket. We hold the lock of the run directory: a
+    socket that listens there is no other daemon's."""
+    with socket.socket(fileno=os.dup(number)) as held:
+        if held.getsockname() != path:
+            return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            return True  # there is a queue in front of it
+        except OSError:
+            return False
+    return True

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -22,9 +24,11 @@ from drivers.base import Owner
 from drivers.errors import Busy, DriverError
 from state import threads
 from state.handoff import Document, HandOff, Step
+from state.points import Point, reached
 from state.records import Record
 from state.release import VERSION
-from vdsmd import signals
+from vdsmd import signals, takeover
+from vdsmd.config import Vars
 from vdsmd.endpoints import Endpoints
 from vdsmd.loop import Loop, Timer
 from vdsmd.rehearsal import Rehearsal
@@ -71,7 +75,7 @@ class Reexec:
         owners: dict[str, Owner],
         *,
         arguments: list[str],
-        limits: Callable[[], tuple[float, float]],
+        settings: Callable[[], Vars],
     ) -> None:
         self.outcome = Outcome()
         self._loop = loop
@@ -80,7 +84,12 @@ class Reexec:
         self._endpoints = endpoints
         self._owners = owners
         self._arguments = arguments
-        self._limits = limits
+        self._settings = settings
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a request has been made, waits for something else, or has ended."""
+        self.kept = ""
+        """Directory of the copy of our release that the next run can go back to; '' while there is none."""
+        self._served_at = -math.inf
         self._again = False
         self._rehearsal: Rehearsal | None = None
         self._timer: Timer | None = None
@@ -89,6 +98,20 @@ class Reexec:
         self._closed_at = 0.0
         self._priority = 0
 
+    @property
+    def active(self) -> bool:
+        """Whether a request is being carried out."""
+        return self.outcome.state in ACTIVE
+
+    def summary(self) -> str:
+        """Say in a few words what becomes, or did not become, of the last request; '' when there is nothing to say."""
+        told = self.outcome
+        if told.state == "pending" and told.waits_for:
+            return f"re-exec {told.number} waits for: {', '.join(told.waits_for)}"
+        if self.active:
+            return f"re-exec {told.number} is under way"
+        return f"re-exec {told.number} was {told.state}: {told.reason}" if told.reason else ""
+
     # What is asked of us
 
     def request(self, *, now: bool = False) -> int:
@@ -96,14 +119,16 @@ class Reexec:
         if self.outcome.state in ACTIVE:
             # What is on disk may have changed since the rehearsal began: rehearse once more, then go once.
             self._again = True
+            self.on_change()
             return self.outcome.number
         self.outcome = Outcome(number=self.outcome.number + 1, state="rehearsing")
-        reasons = self._unsafe()
-        if now and reasons:
-            self._refuse(f"not at a safe point: {'; '.join(reasons)}")
-            return self.outcome.number
+        self.on_change()
         log.info("Re-exec asked for number=%d", self.outcome.number)
-        self._rehearse()
+        objection = self._objection(now)
+        if objection:
+            self._refuse(objection)
+        else:
+            self._carefully(self._rehearse)
         return self.outcome.number
 
     def cancel(self) -> bool:
@@ -113,25 +138,53 @@ class Reexec:
         self._end("cancelled", "an operator cancelled it")
         return True
 
-    # The steps
+    def _objection(self, now: bool) -> str:
+        """Say what speaks against even trying, '' if nothing does."""
+        settings = self._settings()
+        waited = time.monotonic() - self._served_at
+        if waited < settings.reexec_min_interval:
+            return f"the last one was {waited:.1f} s ago, less than reexec_min_interval ({settings.reexec_min_interval:g} s)"
+        free = self._handoff.free_bytes() / 2**20
+        if free < settings.state_min_free_mb:
+            return f"no room for the hand-off: {free:.1f} MiB free, state_min_free_mb is {settings.state_min_free_mb:g}"
+        reasons = self._unsafe() if now else []
+        return f"not at a safe point: {'; '.join(reasons)}" if reasons else ""
+
+    # The steps. Each is called carefully, by the loop or by the one before it
+
+    def _carefully(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except (DriverError, OSError) as error:
+            self._refuse(str(error))
+        except Exception as error:
+            # The edge: until execve everything can be taken back, whatever went wrong, and must be.
+            log.exception("A step of the re-exec failed number=%d", self.outcome.number)
+            self._refuse(f"{type(error).__name__}: {error}")
+
+    def _soon(self, seconds: float, step: Callable[[], None]) -> None:
+        self._timer = self._loop.call_later(seconds, lambda: self._carefully(step))
 
     def _rehearse(self) -> None:
         self.outcome.state = "rehearsing"
         self._again = False
         self._steps = []
         self._since = time.monotonic()
-        timeout, _ = self._limits()
-        self._rehearsal = Rehearsal(self._loop, self._handoff.children, timeout=timeout, verdict=self._rehearsed)
-        try:
-            document = self._collect()
-            path = self._handoff.store(document, "rehearsal")
-            self._rehearsal.start(program(self._arguments), dict(os.environ), path)
-        except OSError as error:
-            self._refuse(f"the rehearsal could not be started: {error}")
+        self._rehearsal = Rehearsal(
+            self._loop,
+            self._handoff.children,
+            timeout=self._settings().rehearsal_timeout,
+            verdict=lambda reason: self._carefully(lambda: self._rehearsed(reason)),
+        )
+        path = self._handoff.store(self._collect(), "rehearsal")
+        reached(Point.REEXEC_SNAPSHOT)
+        self._rehearsal.start(program(self._arguments), dict(os.environ), path)
+        reached(Point.REEXEC_REHEARSE)
 
     def _rehearsed(self, reason: str | None) -> None:
         self._rehearsal = None
         self._step("rehearse")
+        reached(Point.REEXEC_REHEARSED)
         if reason is not None:
             self._refuse(reason)
         elif self._again:
@@ -151,11 +204,11 @@ class Reexec:
         reasons = self._unsafe()
         if reasons:
             self._say_pending(reasons)
-            self._timer = self._loop.call_later(LOOK_AGAIN, self._await_safe_point)
+            self._soon(LOOK_AGAIN, self._await_safe_point)
         elif self._workers.busy:
             self._say_pending(["calls are running"])
-            self._workers.when_idle(self._settled)
-            self._timer = self._loop.call_later(PATIENCE, self._settled)
+            self._workers.when_idle(lambda: self._carefully(self._settled))
+            self._soon(PATIENCE, self._settled)
         else:
             self._settled()
 
@@ -166,6 +219,7 @@ class Reexec:
             self._await_safe_point()
             return
         self._step("settle")
+        reached(Point.REEXEC_SETTLED)
         self._quiesce()
 
     def _stop_waiting(self) -> None:
@@ -179,42 +233,49 @@ class Reexec:
         self.outcome.state = "quiescing"
         self._closed_at = time.monotonic()
         self._priority = hurry()
-        _, timeout = self._limits()
-        self._timer = self._loop.call_later(timeout, lambda: self._refuse("calls in flight did not end in time"))
-        self._endpoints.drain(self._drained)
+        self._soon(self._settings().quiesce_timeout, self._too_late)
+        self._endpoints.drain(lambda: self._carefully(self._drained))
+
+    def _too_late(self) -> None:
+        raise Busy(what="a call in flight", reason="it did not end in time")
 
     def _drained(self) -> None:
         if self.outcome.state != "quiescing":
             return
         if self._workers.busy:
             # Work of our own, without a client: let it end, the deadline still runs.
-            self._loop.call_later(0.001, self._drained)
+            self._loop.call_later(0.001, lambda: self._carefully(self._drained))
             return
         if self._timer is not None:
             self._timer.cancel()
         self._step("drain")
-        try:
-            self._depart()
-        except (DriverError, OSError) as error:
-            signals.unblock()
-            self._refuse(str(error))
+        reached(Point.REEXEC_DRAINED)
+        self._depart()
 
     def _depart(self) -> None:
         """Leave. Whatever is raised here is raised before the point of no return."""
-        deadline = time.monotonic() + self._limits()[1]
+        deadline = time.monotonic() + self._settings().quiesce_timeout
         for owner in self._owners.values():
             owner.quiesce(deadline)
+        reached(Point.REEXEC_QUIET)
         self._workers.stop(deadline)
         left = threads.others()
         if left:
             raise Busy(what="thread " + ", ".join(left), reason="it did not end")
         self._step("join threads")
+        reached(Point.REEXEC_ALONE)
         signals.block()
         document = self._collect()
+        reached(Point.REEXEC_COLLECTED)
         path = self._handoff.store(document)
+        reached(Point.REEXEC_STORED)
         sys.stdout.flush()
         sys.stderr.flush()
-        self._handoff.depart(document, path, program(self._arguments), os.environ)
+        # A request that has come meanwhile is met by this very exec.
+        signals.pass_on({signal.SIGHUP, signal.SIGCHLD})
+        env = takeover.environment(path, document.nonce, self.kept, [held.number for held in document.fds])
+        takeover.limit(self._settings().takeover_timeout)
+        self._handoff.depart(program(self._arguments), env)
 
     # Help
 
@@ -235,6 +296,7 @@ class Reexec:
     def _say_pending(self, reasons: list[str]) -> None:
         if reasons != self.outcome.waits_for:
             self.outcome.waits_for = reasons
+            self.on_change()
             log.info("Re-exec waits number=%d for=%s", self.outcome.number, "; ".join(reasons))
 
     def _step(self, name: str) -> None:
@@ -252,6 +314,8 @@ class Reexec:
         self.outcome.state, self.outcome.reason, self.outcome.waits_for = state, reason, []
         self._again = False
         if was == "quiescing":
+            takeover.limit(0)
+            signals.unblock()
             unhurry(self._priority)
             self._workers.start()
             for owner in self._owners.values():
@@ -259,6 +323,7 @@ class Reexec:
         self._endpoints.resume()
         for owner in self._owners.values():
             owner.resume()
+        self.on_change()
 
     # An owner too
 
@@ -275,11 +340,21 @@ class Reexec:
         if document is None:
             return
         unhurry(document.priority)
+        self._served_at = time.monotonic()
+        failure = takeover.failed()
+        if failure:
+            self._came_back(failure)
+            return
         self.outcome.state = "done"
         self.outcome.pause_ms = (time.monotonic() - document.closed_at) * 1000
         self.outcome.steps = [*document.steps, *steps]
         told = " ".join(f"{step.name.replace(' ', '-')}={step.ms:.1f}" for step in self.outcome.steps)
         log.info("Re-exec done generation=%d pause_ms=%.1f %s", document.generation, self.outcome.pause_ms, told)
+
+    def _came_back(self, failure: str) -> None:
+        self.outcome.state = "refused"
+        self.outcome.reason = f"the new release could not take over, and the previous one serves again: {failure}"
+        log.error("Re-exec undone number=%d reason=%s", self.outcome.number, self.outcome.reason)
 
     def recover(self) -> None:
         """A cold start: nothing was asked for."""

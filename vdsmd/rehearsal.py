@@ -6,6 +6,7 @@ will ever import, reads the configuration, and decodes every record.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ from vdsmd.loop import Loop, Timer
 
 CHILD = "reexec/rehearsal"
 FLAG = "--rehearse"
+
+_NUMBERS = itertools.count()
 
 Verdict = Callable[[str | None], None]
 """Called with the reason of a refusal, or None when all is well."""
@@ -31,6 +34,7 @@ class Rehearsal:
         self._timeout = timeout
         self._verdict = verdict
         self._output = -1
+        self._name = ""
         self._timer: Timer | None = None
         self._cancelled = False
 
@@ -40,8 +44,10 @@ class Rehearsal:
         # A bytecode cache written by the rehearsal is one that the pause need not write.
         env = {name: value for name, value in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
         files = {1: self._output, 2: self._output}
+        # Of its own: one that was cancelled may not have ended yet.
+        self._name = f"{CHILD}/{next(_NUMBERS)}"
         try:
-            self._children.spawn(CHILD, [*argv, FLAG, path], env=env, files=files, on_exit=self._ended)
+            self._children.spawn(self._name, [*argv, FLAG, path], env=env, files=files, on_exit=self._ended)
         except OSError:
             os.close(self._output)
             raise
@@ -50,7 +56,7 @@ class Rehearsal:
     def cancel(self) -> None:
         """End the rehearsal; there will be no verdict."""
         self._cancelled = True
-        self._children.signal(CHILD, signal.SIGKILL)
+        self._children.signal(self._name, signal.SIGKILL)
 
     def _too_long(self) -> None:
         self._verdict(f"the rehearsal did not end within {self._timeout:.0f} s")

@@ -22,6 +22,23 @@ def unblock() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, OURS)
 
 
+_wakeup: list[int] = []
+
+
+def noted() -> set[int]:
+    """Return, and forget, the signals that have arrived and have not been delivered yet."""
+    try:
+        return set(os.read(_wakeup[0], 4096)) if _wakeup else set()
+    except BlockingIOError:
+        return set()
+
+
+def pass_on(to_be_lost: set[int]) -> None:
+    """Have the next image get what has arrived and has not been delivered, but for `to_be_lost`. Signals are blocked."""
+    for number in noted() - to_be_lost:
+        os.kill(os.getpid(), number)
+
+
 def deliver(loop: Loop, calls: Mapping[int, Callable[[], None]]) -> None:
     """Have the loop make the call of each signal that arrives. Several of one kind may become one call."""
     ours, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -29,8 +46,10 @@ def deliver(loop: Loop, calls: Mapping[int, Callable[[], None]]) -> None:
     for number in calls:
         signal.signal(number, _noted)
 
+    _wakeup[:] = [ours]
+
     def read(_events: int) -> None:
-        for number in set(os.read(ours, 4096)):
+        for number in noted():
             calls[number]()
 
     loop.watch(ours, READ, read)

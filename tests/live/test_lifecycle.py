@@ -86,9 +86,9 @@ def test_everything_is_there_after_re_execs(daemon: Start) -> None:
 
 
 def environment(pid: int) -> set[bytes]:
-    """Return a process's environment, without the one-time name of the document that it was given."""
+    """Return a process's environment, without what leads it to its hand-off."""
     found = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return {entry for entry in found if not entry.startswith(b"VDSMD_HANDOFF=")}
+    return {entry for entry in found if not entry.startswith(b"VDSMD_")}
 
 
 def test_re_execs_leak_nothing(daemon: Start) -> None:

@@ -157,8 +157,12 @@ from tests.until import until
 from state.process import own_children, reap_orphans, stat_fields
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 direct = os.posix_spawn("/bin/true", ["/bin/true"], {})
-middle = subprocess.run(["/bin/sh", "-c", "setsid /bin/sh -c '/bin/true & echo $!' "], stdout=subprocess.PIPE, text=True)
-orphan = int(middle.stdout)
+# The orphan ends when we let it: a shell that is still there would reap it.
+script = "setsid /bin/sh -c 'exec 3<&0; cat <&3 >/dev/null & echo $!'"
+middle = subprocess.Popen(["/bin/sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+orphan = int(middle.stdout.readline())
+middle.wait()
+middle.stdin.close()
 def zombie(pid): return pid in own_children() and stat_fields(pid)[0] == "Z"
 until(lambda: zombie(direct) and zombie(orphan))
 reaped = [pid for pid, _ in reap_orphans(set())]

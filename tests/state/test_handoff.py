@@ -11,7 +11,7 @@ import pytest
 
 from state import handoff
 from state.directory import StateDirectory
-from state.handoff import VARIABLE, Document, HandOff, load, receive
+from state.handoff import Document, HandOff, load, receive
 from state.records import Record, RecordError, decode, pack
 
 
@@ -26,7 +26,8 @@ from state.handoff import HandOff, receive
 from state.records import Record, decode
 class Count(Record):
     value: int = 0
-document = receive()
+given = os.environ.pop("GIVEN", "").split(":")
+document = receive(*given) if given[0] else None
 directory = StateDirectory(sys.argv[1])
 hand = HandOff(directory, document)
 entry = hand.entry("count")
@@ -35,11 +36,12 @@ path = sys.argv[1] + "/log"
 log = hand.fds.obtain("log", lambda: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
 hand.settle()
 fds = len(os.listdir("/proc/self/fd"))
-env = str("VDSMD_HANDOFF" in os.environ).encode()
+env = str("GIVEN" in os.environ).encode()
 os.write(log, b"generation %d count %d fds %d env %s\\n" % (hand.generation, count.value, fds, env))
 if count.value < 5:
     left = hand.collect({"count": Count(value=count.value + 1)}, release="1", arguments=[])
-    hand.depart(left, hand.store(left), [sys.executable, *sys.orig_argv[1:]], os.environ)
+    path = hand.store(left)
+    hand.depart([sys.executable, *sys.orig_argv[1:]], {**os.environ, "GIVEN": f"{path}:{left.nonce}"})
 hand.commit()
 """
 
@@ -61,21 +63,16 @@ def document_at(directory: StateDirectory, **changes: object) -> tuple[str, Docu
 
 
 @pytest.mark.parametrize("change", [{"nonce": "other"}, {"boot_id": "other"}, {"pid": 1}, {"start_time": 1}])
-def test_a_document_for_somebody_else_is_set_aside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, change: dict[str, object]
-) -> None:
+def test_a_document_for_somebody_else_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     path, document = document_at(StateDirectory(str(tmp_path)), **{k: v for k, v in change.items() if k != "nonce"})
-    monkeypatch.setenv(VARIABLE, f"{path}:{change.get('nonce', document.nonce)}")
-    assert receive() is None
-    assert f"document.{next(iter(change))}: not written for this process" in caplog.text
-    assert not os.path.exists(path) and VARIABLE not in os.environ
-    assert list(tmp_path.glob("handoff.*.set-aside"))
+    with pytest.raises(RecordError, match=f"document.{next(iter(change))}: not written for this process"):
+        receive(path, str(change.get("nonce", document.nonce)))
+    assert os.path.exists(path)
 
 
-def test_the_right_one_is_received(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_right_one_is_received(tmp_path: Path) -> None:
     path, document = document_at(StateDirectory(str(tmp_path)))
-    monkeypatch.setenv(VARIABLE, f"{path}:{document.nonce}")
-    received = receive()
+    received = receive(path, document.nonce)
     assert received == document and os.path.exists(path)  # kept until the commit
     hand = HandOff(StateDirectory(str(tmp_path)), received)
     entry = hand.entry("count")
@@ -85,13 +82,16 @@ def test_the_right_one_is_received(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not os.path.exists(path)
 
 
-def test_a_missing_or_foreign_document_is_a_cold_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert receive() is None
-    for content in (None, b"", b"garbage"):
-        if content is not None:
-            (tmp_path / "handoff").write_bytes(content)
-        monkeypatch.setenv(VARIABLE, f"{tmp_path}/handoff:nonce")
-        assert receive() is None
+@pytest.mark.parametrize("content", [b"", b"garbage", b"vdsmd 1 2 00000000\n{}"])
+def test_a_foreign_document_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "handoff").write_bytes(content)
+    with pytest.raises(RecordError):
+        receive(str(tmp_path / "handoff"), "nonce")
+
+
+def test_a_missing_document_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        receive(str(tmp_path / "handoff"), "nonce")
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
@@ -109,10 +109,9 @@ def test_a_field_of_the_wrong_type_is_named(tmp_path: Path) -> None:
 def test_a_failed_exec_changes_nothing(tmp_path: Path) -> None:
     hand = HandOff(StateDirectory(str(tmp_path)))
     number = hand.fds.hold("a", os.memfd_create("a"))
-    document = hand.collect({}, release="1", arguments=[])
     with pytest.raises(FileNotFoundError):
-        hand.depart(document, hand.store(document), ["/no/such/python"], os.environ)
-    assert not os.get_inheritable(number) and VARIABLE not in os.environ
+        hand.depart(["/no/such/python"], os.environ)
+    assert not os.get_inheritable(number)
     hand.fds.drop("a")
 
 

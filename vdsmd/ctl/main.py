@@ -37,7 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         entries = catalogue.load()
         options = build(entries).parse_args(argv)
         client = Client(address(options), options.timeout)
-        return int(options.run(Context(options, client, Screen(), entries)))
+        status = int(options.run(Context(options, client, Screen(), entries)))
+        sys.stdout.flush()  # or a reader that has left would be noticed too late to answer for
+        return status
     except Unusable as error:
         return _fail(options, USAGE, str(error))
     except Refused as error:
