@@ -1,6 +1,7 @@
 """Points: the named places in a run's life at which it may be struck, so that tests can strike it at each of them.
 
-`VDSMD_STRIKE=<point>:<how>:<file>` in the environment does it, once: when the file can be removed. Nothing happens otherwise.
+`VDSMD_STRIKE=<file>` in the environment does it: when the file is there and says `<point> <how>`, it is removed, and the point is
+struck. Nothing happens otherwise.
 """
 
 from __future__ import annotations
@@ -40,26 +41,29 @@ class Point(StrEnum):
 ERRORS = {"enospc": errno.ENOSPC, "emfile": errno.EMFILE, "eio": errno.EIO}
 HOW = (*ERRORS, "memory", "kill", "term", "hang")
 
-_point, _how, _file = [*os.environ.get("VDSMD_STRIKE", "").split(":", 2), "", ""][:3]
+_file = os.environ.get("VDSMD_STRIKE", "")
 
 
 def reached(point: Point) -> None:
     """The run is at this point. Raises, hangs or ends if this is where and how a test strikes it."""
-    if _point == point.name:
-        _strike(point)
+    if _file:
+        try:
+            with open(_file, encoding="ascii") as file:
+                name, how = file.read().split()
+        except FileNotFoundError:
+            return
+        if name == point.name:
+            os.unlink(_file)
+            _strike(point, how)
 
 
-def _strike(point: Point) -> None:
-    try:
-        os.unlink(_file)
-    except FileNotFoundError:
-        return  # it has been struck already
-    print(f"vdsmd: struck at {point.name}: {_how}", file=sys.stderr, flush=True)
-    if _how in ERRORS:
-        raise OSError(ERRORS[_how], f"{os.strerror(ERRORS[_how])} (at the point {point.name})")
-    if _how == "memory":
+def _strike(point: Point, how: str) -> None:
+    print(f"vdsmd: struck at {point.name}: {how}", file=sys.stderr, flush=True)
+    if how in ERRORS:
+        raise OSError(ERRORS[how], f"{os.strerror(ERRORS[how])} (at the point {point.name})")
+    if how == "memory":
         raise MemoryError(f"at the point {point.name}")
-    if _how == "hang":
+    if how == "hang":
         while True:
             signal.pause()
-    os.kill(os.getpid(), signal.SIGKILL if _how == "kill" else signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)

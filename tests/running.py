@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import xmlrpc.client
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,14 @@ Options = Mapping[str, Mapping[str, object]]
 class Running:
     """One daemon. `pid`, `config` (path of its configuration) and the directories are facts; the rest asks it."""
 
-    def __init__(self, base: Path, options: Options, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        base: Path,
+        options: Options,
+        env: Mapping[str, str],
+        launcher: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self.base = base
         self.run_dir, self.lib_dir, self.log_dir = base / "run", base / "lib", base / "log"
         self.config = base / "vdsm.conf"
@@ -39,13 +46,14 @@ class Running:
         self.configure(options)
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "vdsmd", "--config", str(self.config)],
+                [*launcher, sys.executable, "-m", "vdsmd", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 cwd="/",
                 env={**os.environ, **env},
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         self.pid = self.process.pid
 
@@ -170,11 +178,16 @@ class Stage:
         *,
         again: Running | None = None,
         wait: bool = True,
+        launcher: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
     ) -> Running:
-        """Start a daemon, in a place of its own or, with `again`, in that of one that has ended; wait until it serves."""
+        """Start a daemon, in a place of its own or, with `again`, in that of one that has ended; wait until it serves.
+
+        `launcher`: a command that gets the daemon's as its arguments, and `pass_fds`, and becomes the daemon by exec.
+        """
         base = again.base if again else self.base / str(len(self.daemons))
         base.mkdir(exist_ok=True)
-        daemon = Running(base, self.options(base, uri, config or {}), env or {})
+        daemon = Running(base, self.options(base, uri, config or {}), env or {}, launcher, pass_fds)
         self.daemons.append(daemon)
         return daemon.serving() if wait else daemon
 

@@ -54,6 +54,9 @@ class Vars(msgspec.Struct, frozen=True, kw_only=True):
     # Size in MiB at which a console log is rotated, and how many old ones are kept.
     console_max_mb: float = 16
     console_keep: int = 5
+    # Size in MiB at which a file of the event journal is full, and how many full ones are kept.
+    events_max_mb: float = 4
+    events_keep: int = 5
     # The least severe messages that are logged: DEBUG, INFO, WARNING or ERROR.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     # Seconds a rehearsal may take before the re-exec is refused.

@@ -27,6 +27,7 @@ from vdsmd import log as logs
 from vdsmd.config import Config
 from vdsmd.endpoints import Endpoints
 from vdsmd.host.facts import HostFacts
+from vdsmd.journal import Journal
 from vdsmd.kept import keep
 from vdsmd.loop import READ, Loop
 from vdsmd.reexec import Reexec
@@ -40,7 +41,7 @@ SETTLE_AGAIN = 1
 
 def record_kinds() -> dict[str, type[records.Record]]:
     """Return the record of each owner, by its name: what a rehearsal must be able to decode."""
-    return {owner.name: owner.record for owner in (VmDriver, HostFacts, Reexec)}
+    return {owner.name: owner.record for owner in (Journal, VmDriver, HostFacts, Reexec)}
 
 
 class Daemon:
@@ -64,10 +65,16 @@ class Daemon:
         self.reload_refused = ""
         """Why the last reload of the configuration was refused, '' if it was not."""
         handoff.children.attach(self._watch_child, loop.unwatch)
+        self.journal = Journal(
+            os.path.join(config.paths.lib_dir, "events"),
+            submit=self.workers.submit,
+            limits=lambda: (self.config.vars.events_max_mb, self.config.vars.events_keep),
+        )
         host = self._host()
         self.vms = VmDriver(host, config)
         self.host = HostFacts(host, config, self.vms)
-        self._owners: dict[str, Owner] = {self.vms.name: self.vms, self.host.name: self.host}
+        # The journal first: what the others do may be worth noting.
+        self._owners: dict[str, Owner] = {owner.name: owner for owner in (self.journal, self.vms, self.host)}
         self.reexec = Reexec(
             loop,
             handoff,
@@ -76,6 +83,7 @@ class Daemon:
             self._owners,
             arguments=arguments,
             settings=lambda: self.config.vars,
+            note=self.journal.note,
         )
         self._owners[self.reexec.name] = self.reexec
 
@@ -83,6 +91,8 @@ class Daemon:
         """Give every owner what the previous run left for it; without that, it recovers as after a crash."""
         for owner in self._owners.values():
             self._restore(owner)
+        if self.handoff.document is None:
+            self.journal.note("daemon.started", version=self.version, pid=os.getpid())
 
     def settle_in(self) -> None:
         """We serve, and have committed: now what the first answers did not need."""
@@ -109,9 +119,11 @@ class Daemon:
 
     def stop(self, deadline: float) -> None:
         """End every thread of ours. Virtual machines and other children are left running."""
+        self.journal.note("daemon.stopped")
         for owner in self._owners.values():
             owner.quiesce(deadline)
         self.workers.stop(deadline)
+        self.journal.close()
 
     @property
     def recovering(self) -> str:
@@ -125,6 +137,7 @@ class Daemon:
         except configuration.ConfigError as error:
             log.error("The configuration is kept as it was reason=%s", error)
             self.reload_refused = str(error)
+            self.journal.note("config.refused", reason=error)
             return
         self.reload_refused = ""
         logs.reopen()
@@ -133,6 +146,7 @@ class Daemon:
         self.vms.reload(fresh)
         self.host.reload(fresh)
         log.info("The configuration was read again path=%s", fresh.path)
+        self.journal.note("config.reloaded")
 
     # For operators
 
@@ -164,6 +178,7 @@ class Daemon:
             "owners": {name: owner.unsafe() or "" for name, owner in self._owners.items()},
             "libvirt": self.vms.link_status(),
             "reexec": msgspec.to_builtins(self.reexec.outcome),
+            "events": self.journal.end,
             "vms": dict(Counter(self.vms.statuses())),
             "descriptors": len(os.listdir("/proc/self/fd")) - 1,
             "named_descriptors": fds.names(),
@@ -177,11 +192,11 @@ class Daemon:
     # Help
 
     def _restore(self, owner: Owner) -> None:
+        reached(Point.START_RESTORE)
         entry = self.handoff.entry(owner.name)
         if entry is not None:
             try:
                 owner.restore(records.decode(owner.record, entry, f"owners.{owner.name}"))
-                reached(Point.START_RESTORE)
                 return
             except Exception as error:
                 if takeover.can_go_back():
@@ -190,6 +205,8 @@ class Daemon:
                 log.exception("An owner cannot take over and recovers instead owner=%s", owner.name)
                 self.degraded[owner.name] = f"{type(error).__name__}: {error}"
         owner.recover()
+        if owner.name in self.degraded:
+            self.journal.note("daemon.degraded", owner=owner.name, reason=self.degraded[owner.name])
 
     def _watch_child(self, pidfd: int, name: str) -> None:
         self._loop.watch(pidfd, READ, lambda _events: self.handoff.children.ended(name))
@@ -206,10 +223,5 @@ class Daemon:
             submit=self.workers.submit,
             later=self._loop.call_later,
             in_loop=self._loop.call_threadsafe,
-            event=_event,
+            event=self.journal.note,
         )
-
-
-def _event(name: str, **fields: object) -> None:
-    told = " ".join(f"{field}={value}" for field, value in fields.items())
-    logging.getLogger("event").info("%s %s", name, told)

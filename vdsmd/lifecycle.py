@@ -17,10 +17,11 @@ from state.points import Point, reached
 from state.process import own_children, reap_orphans
 from state.records import RecordError
 from vdsmd import config as configuration
-from vdsmd import instance, signals, takeover
+from vdsmd import instance, servicemanager, signals, takeover
 from vdsmd import log as logs
 from vdsmd.config import Config, ConfigError
 from vdsmd.loop import Loop
+from vdsmd.servicemanager import ServiceManager
 
 if TYPE_CHECKING:
     from vdsmd.daemon import Daemon
@@ -90,6 +91,9 @@ def _complain(error: Exception) -> int:
 
 
 def _serve(config: Config, handoff: HandOff, arguments: list[str], entered: float) -> int:
+    manager = ServiceManager(handoff.fds)
+    if handoff.document is None:
+        handoff.fds.inherit(servicemanager.received())
     instance.lock(handoff.fds, config.paths.run_dir)
     reached(Point.START_LOCK)
     from vdsmd.daemon import Daemon
@@ -113,12 +117,15 @@ def _serve(config: Config, handoff: HandOff, arguments: list[str], entered: floa
     endpoints.serve(open_service(daemon, loop), daemon.generation)
     reached(Point.START_SERVE)
     daemon.reexec.served(_steps(handoff.document, entered, imported, restored))
-    _listen_to_signals(daemon, loop)
+    _listen_to_signals(daemon, loop, manager)
     loop.call_later(0, lambda: _settle_in(daemon))
     reached(Point.START_COMMIT)
     handoff.commit()
     takeover.commit()
+    daemon.reexec.on_change = manager.changed
+    manager.serve(loop, reloading=lambda: daemon.reexec.active, describe=daemon.summary)
     loop.run()
+    manager.stopping()
     return _stop(daemon, endpoints, loop)
 
 
@@ -128,7 +135,7 @@ def _settle_in(daemon: Daemon) -> None:
     daemon.settle_in()
 
 
-def _listen_to_signals(daemon: Daemon, loop: Loop) -> None:
+def _listen_to_signals(daemon: Daemon, loop: Loop, manager: ServiceManager) -> None:
     # libvirt has not been opened yet: these are the previous image's, and whoever waited for them went with it.
     left = frozenset(own_children())
 
@@ -143,7 +150,7 @@ def _listen_to_signals(daemon: Daemon, loop: Loop) -> None:
         loop,
         {
             signal.SIGHUP: ask_for_reexec,
-            signal.SIGUSR1: daemon.reload,
+            signal.SIGUSR1: lambda: manager.reload(daemon.reload),
             signal.SIGTERM: loop.stop,
             signal.SIGINT: loop.stop,
             signal.SIGCHLD: reap,

@@ -76,6 +76,7 @@ class Reexec:
         *,
         arguments: list[str],
         settings: Callable[[], Vars],
+        note: Callable[..., None],
     ) -> None:
         self.outcome = Outcome()
         self._loop = loop
@@ -85,6 +86,7 @@ class Reexec:
         self._owners = owners
         self._arguments = arguments
         self._settings = settings
+        self._note = note
         self.on_change: Callable[[], None] = lambda: None
         """Called when a request has been made, waits for something else, or has ended."""
         self.kept = ""
@@ -124,6 +126,7 @@ class Reexec:
         self.outcome = Outcome(number=self.outcome.number + 1, state="rehearsing")
         self.on_change()
         log.info("Re-exec asked for number=%d", self.outcome.number)
+        self._note("reexec.asked", number=self.outcome.number)
         objection = self._objection(now)
         if objection:
             self._refuse(objection)
@@ -312,6 +315,7 @@ class Reexec:
         self._stop_waiting()
         was = self.outcome.state
         self.outcome.state, self.outcome.reason, self.outcome.waits_for = state, reason, []
+        self._note(f"reexec.{state}", number=self.outcome.number, reason=reason)
         self._again = False
         if was == "quiescing":
             takeover.limit(0)
@@ -341,6 +345,7 @@ class Reexec:
             return
         unhurry(document.priority)
         self._served_at = time.monotonic()
+        self._loop.call_later(0, self._note_end)  # once it is committed
         failure = takeover.failed()
         if failure:
             self._came_back(failure)
@@ -355,6 +360,11 @@ class Reexec:
         self.outcome.state = "refused"
         self.outcome.reason = f"the new release could not take over, and the previous one serves again: {failure}"
         log.error("Re-exec undone number=%d reason=%s", self.outcome.number, self.outcome.reason)
+
+    def _note_end(self) -> None:
+        told = self.outcome
+        fields = {"pause_ms": f"{told.pause_ms:.1f}"} if told.state == "done" else {"reason": told.reason}
+        self._note(f"reexec.{told.state}", number=told.number, generation=self._handoff.generation, **fields)
 
     def recover(self) -> None:
         """A cold start: nothing was asked for."""

@@ -80,7 +80,7 @@ class Segments:
         self._fd = -1
 
     def numbers(self) -> list[int]:
-        """Return the number of the first event of each file, in order."""
+        """Return the number of the first event of each file, in order. Raises OSError."""
         try:
             names = os.listdir(self._path)
         except FileNotFoundError:
@@ -110,17 +110,25 @@ class Segments:
         size = os.fstat(self._fd).st_size
         used = int(bool(torn))
         for length in (TAIL, size):
-            lines = os.pread(self._fd, length, max(0, size - length)).splitlines()
+            lines = os.pread(self._fd, min(length, size), max(0, size - length)).splitlines()
             for damaged, line in enumerate(reversed(lines)):
                 event = unseal(line)
                 if event is not None:
                     return Tail(event.number + damaged + used, torn)
         return Tail(numbers[-1] - 1 + len(lines) + used, torn)
 
+    def readable(self) -> list[int]:
+        """Return the same for readers: what cannot be seen is missing, and they are told so by its numbers."""
+        try:
+            return self.numbers()
+        except OSError as error:
+            log.warning("Events cannot be read directory=%s error=%s", self._path, error)
+            return []
+
     def events(self, since: int, before: int) -> Iterator[Event]:
         """Yield the events between these numbers, neither included, in order. Damaged lines are passed over."""
-        numbers = self.numbers()
-        for number, following in zip(numbers, [*numbers[1:], before], strict=True):
+        numbers = self.readable()
+        for number, following in zip(numbers, [*numbers, before][1:], strict=True):
             if number >= before or following <= since + 1:
                 continue
             for event in self._read(number):
@@ -139,14 +147,20 @@ class Segments:
             log.error("The mark of the event journal is of no use and is made anew reason=%s", error)
             return None
 
-    def write_mark(self, mark: Mark, *, sync: bool = False) -> None:
+    def write_mark(self, mark: Mark) -> None:
         """Replace the mark. Raises OSError."""
         os.makedirs(self._path, mode=0o700, exist_ok=True)
         fd = os.open(os.path.join(self._path, MARK), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.pwrite(fd, msgspec.json.encode(mark).ljust(MARK_SIZE - 1) + b"\n", 0)
-            if sync:
-                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def sync_mark(self) -> None:
+        """Have the mark reach the disk. Raises OSError."""
+        fd = os.open(os.path.join(self._path, MARK), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
         finally:
             os.close(fd)
 
@@ -205,8 +219,8 @@ class Segments:
 def _cut(fd: int) -> bytes:
     size = os.fstat(fd).st_size
     for length in (1, TAIL, size):
-        end = os.pread(fd, length, max(0, size - length))
-        whole, newline, torn = end.rpartition(b"\n")
+        end = os.pread(fd, min(length, size), max(0, size - length))
+        _, newline, torn = end.rpartition(b"\n")
         if newline or length >= size:
             break
     if torn:

@@ -46,7 +46,8 @@ def begin() -> None:
             env[name] = env.pop(OWN + name)
             if not env[name]:
                 del env[name]
-    _State.environment = dict(env)
+    # What tells of descriptors that the service manager gave is true once, for the first run.
+    _State.environment = {name: value for name, value in env.items() if not name.startswith("LISTEN_")}
     signal.signal(signal.SIGALRM, _alarm)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
 
@@ -100,7 +101,14 @@ def go_back(error: BaseException) -> None:
     reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON].replace("\0", " ")
     print(f"vdsmd: going back to the previous release: {reason}", file=sys.stderr, flush=True)
     own = {OWN + name: _State.environment.get(name, "") for name in BORROWED}
-    env = {**_State.environment, **own, HANDOFF: _State.handoff, FAILED: reason, "PYTHONPATH": kept, "PYTHONSAFEPATH": "1"}
+    env = {
+        **_State.environment,
+        **own,
+        HANDOFF: _State.handoff,
+        FAILED: reason,
+        "PYTHONPATH": kept,
+        "PYTHONSAFEPATH": "1",
+    }
     _State.back = ""
     for number in filter(None, numbers.split(",")):
         os.set_inheritable(int(number), True)

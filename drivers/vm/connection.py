@@ -91,8 +91,12 @@ class Connection:
             return
         self._link, self._pause = link, FIRST_PAUSE
         log.info("Connected uri=%s", link.uri)
-        self._connected(link)
-        self._tried.set()
+        self._host.event("libvirt.found", uri=link.uri)
+        self._reason = ""
+        try:
+            self._connected(link)
+        finally:
+            self._tried.set()
 
     def _fail(self, reason: str) -> None:
         if reason != self._reason:

@@ -144,13 +144,14 @@ class Consoles:
         for end in (".in", ".out"):
             # 0660: libvirt gives them to QEMU's user and group, and our group must still be able to open them.
             os.mkfifo(self.prefix(vm_id) + end, 0o660)
-        self._follow(vm_id, self._host.fds.hold(_name(vm_id), self._open(vm_id)))
+        self._follow(vm_id, self._host.fds.hold(_name(vm_id), self._open(vm_id), stored=True))
 
     def claim(self, vm_id: str) -> None:
-        """Take over the descriptor that the previous run left, or open the FIFO anew: the kernel has kept what was not read."""
-        if self._host.fds.take(_name(vm_id)) is None:
+        """Take over the descriptor that the previous run left, or open the FIFO anew: the kernel has kept what was not read
+        (for a guest that has ended meanwhile, only if the descriptor was kept)."""
+        if self._host.fds.take(_name(vm_id), stored=True) is None:
             try:
-                self._host.fds.hold(_name(vm_id), self._open(vm_id))
+                self._host.fds.hold(_name(vm_id), self._open(vm_id), stored=True)
             except FileNotFoundError:
                 return
         self._follow(vm_id, self._host.fds[_name(vm_id)])

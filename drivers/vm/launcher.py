@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from drivers.base import Host
-from drivers.errors import DriverError, HypervisorDown
+from drivers.errors import Busy, DriverError, HypervisorDown
 from drivers.vm.connection import Connection
 from drivers.vm.console import Consoles
 from drivers.vm.contract import Ending, ExitCode, ExitReason, Move, Status, truth
@@ -24,18 +24,20 @@ from drivers.vm.machine import Machine, Machines
 from drivers.vm.watch import Watch
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
+    from drivers.vm.link import Link, Seen
 
 log = logging.getLogger("vm")
 
 AT_ONCE = 4
 """Machines that are started at the same time."""
+ATTEMPTS = 5
+"""For a start that fails because somebody else took the port that libvirt had chosen for a display."""
 
 
 class Launched(msgspec.Struct, frozen=True):
-    """What a start brought about. `seen` is a link.Seen."""
+    """What a start brought about."""
 
-    seen: Any
+    seen: Seen
     conf: dict[str, Any]
     pid: int
     xml: str
@@ -80,6 +82,7 @@ class Launcher:
             if not self._machines.is_current(machine):
                 return
             self._machines.move(machine, Move.LAUNCH)
+            self._watch.notes(machine)  # from now on: what is heard before its start is about a predecessor
         self._watch.starting[machine.vm_id] = machine
         # No time-out: it must be known how it ended before a re-exec may come.
         self._host.submit(
@@ -93,16 +96,23 @@ class Launcher:
         conf, vm_id = machine.conf, machine.vm_id
         channels = f"{self._host.run_dir}/channels"
         xml = link.definition(conf, channels_dir=channels, console=self._consoles.prefix(vm_id))
-        try:
-            os.makedirs(channels, mode=0o711, exist_ok=True)
-            if link.row.consoles:
-                os.makedirs(channels, mode=0o711, exist_ok=True)
-                self._consoles.prepare(vm_id)
-            seen = link.create(xml, paused=truth(conf.get("launchPaused", False)))
-        except (DriverError, OSError):
-            self._consoles.remove(vm_id)
-            raise
+        os.makedirs(channels, mode=0o711, exist_ok=True)
+        seen = self._create(link, machine, xml)
         return Launched(seen, *link.known(vm_id, conf), xml if link.row.volatile else "")
+
+    def _create(self, link: Link, machine: Machine, xml: str) -> Seen:
+        paused = truth(machine.conf.get("launchPaused", False))
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                if link.row.consoles:
+                    self._consoles.prepare(machine.vm_id)
+                return link.create(xml, paused=paused)
+            except (DriverError, OSError) as error:
+                self._consoles.remove(machine.vm_id)
+                if not isinstance(error, Busy) or attempt == ATTEMPTS:
+                    raise
+                log.warning("Starting once more vm=%s error=%s", machine.vm_id, error)
+        raise AssertionError("the last attempt returns or raises")
 
     def _started(self, machine: Machine, launched: Launched | None, error: Exception | None) -> None:
         self._watch.starting.pop(machine.vm_id, None)

@@ -19,7 +19,7 @@ import libvirt
 import msgspec
 from lxml import etree
 
-from drivers.errors import DriverError, Failed, HypervisorDown, NoSuchVm, NotResponding
+from drivers.errors import Busy, DriverError, Failed, HypervisorDown, NoSuchVm, NotResponding
 from drivers.vm import domxml, running
 from drivers.vm.contract import NO_ERROR, Virt
 from drivers.vm.hypervisors import Hypervisor, candidates, domain_type, hypervisor_of
@@ -158,7 +158,8 @@ class Link:
     # Doing
 
     def create(self, xml: str, *, paused: bool = False) -> Seen:
-        """Start a domain. Raises Failed with libvirt's text when it does not start."""
+        """Start a domain. Raises Failed with libvirt's text when it does not start, or Busy when somebody took a port
+        between libvirt's choice and QEMU's use of it."""
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused and self.row.starts_paused else 0
         with _meaning("starting"):
             domain = self._connection.createXML(xml, flags)
@@ -243,6 +244,8 @@ def _meaning(action: str) -> Iterator[None]:
             raise HypervisorDown(reason=str(error)) from error
         if code in TOO_LATE:
             raise NotResponding(what="the virtual machine", reason=str(error)) from error
+        if "Address already in use" in str(error):
+            raise Busy(what="a port of a display", reason=str(error)) from error
         raise Failed(action=action, reason=str(error)) from error
 
 

@@ -125,12 +125,14 @@ class Machines:
             except OSError as error:
                 raise Failed(action="writing down a new virtual machine", reason=error) from error
             self._machines[machine.vm_id] = machine
+        self._host.event("vm.created", vm=machine.vm_id, name=machine.conf.get("vmName", ""))
 
     def remove(self, machine: Machine) -> None:
         with self.lock:
             if self._machines.get(machine.vm_id) is machine:
                 del self._machines[machine.vm_id]
                 self._checkpoints().remove(machine.vm_id)
+                self._host.event("vm.removed", vm=machine.vm_id)
 
     def move(self, machine: Machine, move: Move, **fields: Any) -> None:
         """Make the move, and set the fields with it. Raises IllegalMove, and then nothing has changed."""
@@ -146,6 +148,7 @@ class Machines:
         """The machine is Down, for this reason."""
         log.info("Ended vm=%s code=%d reason=%d: %s", machine.vm_id, ending.code, ending.reason, ending.message)
         self.move(machine, Move.END, ending=ending, shutdown=None, pid=0, pid_start=0, responds=True, xml="")
+        self._host.event("vm.ended", vm=machine.vm_id, code=ending.code, reason=ending.reason, message=ending.message)
 
     def update(self, machine: Machine, **fields: Any) -> None:
         """Set the fields, and write the machine down. A full disk is logged; it must not hurt a running machine."""

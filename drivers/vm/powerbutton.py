@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -32,6 +32,7 @@ class PowerButton:
         self._host = host
         self._machines = machines
         self._connection = connection
+        self._timers: dict[str, Any] = {}
 
     def ask(self, link: Link, machine: Machine, plan: Shutdown) -> None:
         """Begin the shutdown. Raises IllegalMove when the machine is not running, or libvirt's answer when the button, if
@@ -49,10 +50,14 @@ class PowerButton:
 
     def arm(self, machine: Machine) -> None:
         """Set the clock for the next step of the machine's shutdown, if one was asked for."""
+        timer = self._timers.pop(machine.vm_id, None)
+        if timer is not None:
+            timer.cancel()
         plan = machine.shutdown
         if plan is not None:
             due = plan.pressed_at + plan.patience if plan.pressed_at else plan.press_at
-            self._host.later(max(0.0, due - time.monotonic()), lambda: self._due(machine, plan))
+            wait = max(0.0, due - time.monotonic())
+            self._timers[machine.vm_id] = self._host.later(wait, lambda: self._due(machine, plan))
 
     def _due(self, machine: Machine, plan: Shutdown) -> None:
         link = self._connection.link

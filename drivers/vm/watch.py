@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vm")
 
-EVENT_GRACE = 2.0
+EVENT_GRACE = 5.0
 """Seconds that the event which says why a domain ended may come later than the sight of its absence."""
+LISTING_GRACE = 1.0
+"""The same for one that was absent when we connected: most likely it ended before, and nobody will say why."""
 
 
 class Notes(msgspec.Struct):
@@ -67,6 +69,8 @@ class Watch:
         self._connection = connection
         self._settings = settings
         self._notes: dict[str, tuple[Machine, Notes]] = {}
+        self._unseen: list[Machine] = []
+        """Machines of which something was heard between the listing of all and the word that we are connected."""
 
     # Comparing what we have with what is there
 
@@ -85,7 +89,10 @@ class Watch:
             elif machine.status is Status.POWERING_UP:
                 self._machines.end(machine, INTERRUPTED)
             elif machine.status is not Status.WAIT_FOR_LAUNCH:
-                self._give_back(link, machine) if give_back and machine.xml else self._gone(machine)
+                self._give_back(link, machine) if give_back and machine.xml else self._gone(machine, LISTING_GRACE)
+        heard, self._unseen = self._unseen, []
+        for machine in heard:
+            self.look(machine)
 
     def take_in(self, link: Link, vm_id: str, seen: Seen) -> None:
         """A domain is ours, but we have no record of it: show it, and never touch it unasked."""
@@ -115,7 +122,7 @@ class Watch:
         def given(_: Any, error: Exception | None) -> None:
             if error is not None and self._machines.is_current(machine):
                 log.error("A domain could not be made again vm=%s error=%s", machine.vm_id, error)
-                self._gone(machine)
+                self._gone(machine, LISTING_GRACE)
 
         self.notes(machine).started = True
         paused = machine.status is Status.PAUSED
@@ -126,7 +133,8 @@ class Watch:
     def notes(self, machine: Machine) -> Notes:
         owner, notes = self._notes.get(machine.vm_id, (None, None))
         if owner is not machine or notes is None:
-            notes = Notes()
+            # One that runs already when we begin to listen has started before.
+            notes = Notes(started=machine.status not in UNBORN)
             self._notes[machine.vm_id] = machine, notes
         return notes
 
@@ -140,7 +148,10 @@ class Watch:
             note(self.notes(machine), detail)
         elif machine.status not in UNBORN:
             self._happened(machine, what, detail)
-        self.look(machine)
+        if self._connection.link is None:
+            self._unseen.append(machine)
+        else:
+            self.look(machine)
 
     def _happened(self, machine: Machine, what: str, detail: Any) -> None:
         level = logging.DEBUG if what == "changed" else logging.INFO
@@ -172,7 +183,7 @@ class Watch:
             if isinstance(error, NotResponding):
                 self._machines.update(machine, responds=False)
         elif seen is None:
-            self._gone(machine)
+            self._gone(machine, EVENT_GRACE)
         else:
             self.alive(machine, seen)
 
@@ -183,16 +194,22 @@ class Watch:
             # What an event said is more exact than what can be seen afterwards.
             code = machine.pause_code if machine.pause_code != NO_ERROR else seen.pause_code
         move = Move.PAUSE if seen.paused else Move.RUN
+        with self._machines.lock:
+            self._show(machine, move, code)
+
+    def _show(self, machine: Machine, move: Move, code: str) -> None:
+        if not self._machines.is_current(machine):
+            return
         if TABLE[machine.status, move] is not machine.status or code != machine.pause_code:
             self._machines.move(machine, move, pause_code=code)
 
     # Ending
 
-    def _gone(self, machine: Machine) -> None:
+    def _gone(self, machine: Machine, grace: float) -> None:
         if self.notes(machine).ending is not None:
             self._end(machine)
         else:
-            self._host.later(EVENT_GRACE, lambda: self._end(machine))
+            self._host.later(grace, lambda: self._end(machine))
 
     def _end(self, machine: Machine) -> None:
         if self._machines.is_current(machine):
@@ -236,11 +253,11 @@ def ending_of(machine: Machine, notes: Notes) -> Ending:
 
 
 def _started(notes: Notes, _: Any) -> None:
-    notes.started = True
+    # libvirt tells things in their order: what was heard until now was about another run.
+    notes.started, notes.ending, notes.by_host = True, None, False
 
 
 def _stopped(notes: Notes, ending: Ending) -> None:
-    # libvirt tells things in their order: what stopped before this run started was another run.
     if notes.started:
         notes.ending = ending
 

@@ -15,6 +15,7 @@ import vdsmd.api.host  # noqa: F401 (they declare verbs)
 from drivers.errors import HardwareUnknown
 from vdsmd.api.dispatch import Dispatcher
 from vdsmd.api.rim import Rim
+from vdsmd.journal import Journal
 from vdsmd.loop import Loop
 from vdsmd.workers import Workers
 
@@ -50,15 +51,22 @@ class Daemon:
     def last_client(self) -> str:
         return ""
 
-    def __init__(self) -> None:
+    def __init__(self, run_dir: Path) -> None:
         self.host = Host()
+        self.journal = Journal(str(run_dir / "events"), submit=lambda work: work(), limits=lambda: (4, 5))
         self.generation = 3
         self.outcome: dict[str, Any] = outcome()
         self.asked: list[bool] = []
         self.on_request: Callable[[], None] = lambda: None
 
     def status(self) -> dict[str, Any]:
-        return {**INFO, "generation": self.generation, "since": time.time() - 3725, "reexec": dict(self.outcome)}
+        return {
+            **INFO,
+            "generation": self.generation,
+            "since": time.time() - 3725,
+            "reexec": dict(self.outcome),
+            "events": self.journal.end,
+        }
 
     def request_reexec(self, *, now: bool = False) -> int:
         self.asked.append(now)
@@ -83,7 +91,7 @@ class Server:
     """Serves on `<run_dir>/vdsmd.sock` and on a free port of loopback until it is closed."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.daemon = Daemon()
+        self.daemon = Daemon(run_dir)
         self.loop = Loop()
         self._workers = Workers(self.loop)
         dispatcher = Dispatcher(self.daemon, self._workers.submit, str(run_dir))
@@ -101,6 +109,8 @@ class Server:
         self._rim.drain(self._rim.resume_accepting)
 
     def close(self) -> None:
+        if not self._thread.is_alive():
+            return
         self.loop.call_threadsafe(self.loop.stop)
         self._thread.join()
         self._rim.close_all()

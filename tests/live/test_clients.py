@@ -201,8 +201,8 @@ def test_a_request_in_every_phase_survives_a_re_exec(daemon: Start) -> None:
     body = CALL.format(name="ping", params="")
     request = post(body).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
     with contextlib.ExitStack() as stack:
-        connect = lambda: stack.enter_context(socket.create_connection(("127.0.0.1", vdsmd.port), timeout=60))  # noqa: E731
-        silent, whole = connect(), connect()
+        address = ("127.0.0.1", vdsmd.port)
+        silent, whole = (stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(2))
         os.kill(vdsmd.pid, signal.SIGHUP)
         whole.sendall(request)
         until(lambda: vdsmd.generation == 1, 120)

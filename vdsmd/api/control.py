@@ -8,6 +8,7 @@ import msgspec
 
 from drivers.errors import Invalid
 from vdsmd.api.table import Reply, verb
+from vdsmd.api.wire import Number
 
 if TYPE_CHECKING:
     from vdsmd.daemon import Daemon
@@ -49,6 +50,28 @@ def state(daemon: Daemon) -> Reply:
     `state` is JSON text, as in the hand-off: an object of each owner's record. The wire cannot hold all that JSON can.
     """
     return {"state": msgspec.json.encode(daemon.snapshot_plain()).decode()}
+
+
+@verb("vdsmd.events", gated=False, local=True)
+def events(daemon: Daemon, since: Number = 0, limit: Number = 1000) -> Reply:
+    """Return what has happened after the event with this number, in order.
+
+    `events` has at most `limit` of them, and never more than 1000: each with `number`, `time` (seconds since 1970), `name`
+    and `fields` (a struct of strings). `missed` lists the ranges of numbers, as pairs [from, to], between `since` and
+    `read_to` that cannot be told any more: lost, or too old to be kept. Ask for `read_to` next; with a negative `since`, for
+    the last so many. `first` and `last` are the numbers there are. `journal` is the name of the sequence: when it
+    changes, or `last` is less than `since`, numbers have begun anew. All numbers of events are strings of digits. Whether
+    there is something new is told, at less cost, by `journal` and `last` in `info.events` of `vdsmd.status`.
+    """
+    page = daemon.journal.read(since, limit)
+    return {
+        "events": [{**msgspec.structs.asdict(event), "number": str(event.number)} for event in page.events],
+        "missed": [[str(low), str(high)] for low, high in page.missed],
+        "first": str(page.first),
+        "last": str(page.last),
+        "read_to": str(page.read_to),
+        "journal": page.journal,
+    }
 
 
 def _sendable(value: Any) -> Any:

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from vdsmd.api.xmlrpc import Unsendable
-from vdsmd.ctl import catalogue, commands, completion, create, reexec
+from vdsmd.ctl import catalogue, commands, completion, create, events, reexec
 from vdsmd.ctl.catalogue import Entry, Param
 from vdsmd.ctl.context import FAILED, USAGE, Context, Problem, as_json, from_json
 from vdsmd.ctl.show import Screen
@@ -120,6 +120,17 @@ def _add_own(top: Any) -> None:
         "--wait", type=float, default=60.0, metavar="SECONDS", help="wait so long for a safe point (default: 60)"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show how long each step took")
+    parser = _add_command(top, "events", events.events, "what has happened, and with --follow what happens")
+    parser.add_argument(
+        "--since",
+        type=int,
+        default=0,
+        metavar="N",
+        help="after the event with this number; -N: the last N (default: all)",
+    )
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on until interrupted, over re-execs and restarts"
+    )
     state = _add_command(top, "state", commands.state, "what would survive a re-exec now")
     state.add_argument("show", choices=["show"], help="show the records")
     state.add_argument("owner", nargs="?", metavar="OWNER", help="of this owner only")

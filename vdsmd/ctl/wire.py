@@ -137,9 +137,9 @@ def _receive(sock: socket.socket) -> tuple[bytes, bool]:
     """Return the body of one HTTP answer, and whether the connection stays open."""
     data = b""
     while b"\r\n\r\n" not in data:
-        data += _piece(sock)
         if len(data) > LONGEST_HEAD:
             raise Lost("what answers there is not a vdsmd: its header does not end")
+        data += _piece(sock)
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -89,7 +89,7 @@ class Stand:
             submit=self.workers.submit,
             later=self.loop.call_later,
             in_loop=self.loop.call_threadsafe,
-            event=lambda name, **fields: self.events.append((name, fields)),
+            event=lambda name, /, **fields: self.events.append((name, fields)),
         )
 
     def inside(self, call: Callable[[], T]) -> T:

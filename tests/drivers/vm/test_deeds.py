@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from drivers.errors import (
+    Busy,
     DestroyFailed,
     DriverError,
     Failed,
@@ -65,6 +66,23 @@ def test_a_machine_that_does_not_start_is_down_and_says_why(stand: Stand) -> Non
     assert stats["exitMessage"] == "starting failed: no such disk"
     stand.destroy(VM)
     assert stand.driver.list_short([]) == []
+
+
+@pytest.mark.parametrize(("times", "status"), [(4, "Up"), (5, "Down")])
+def test_a_start_that_lost_the_race_for_a_port_is_repeated(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, times: int, status: str
+) -> None:
+    create, left = stand.libvirt.create, [Busy(what="a port", reason="taken")] * times
+
+    def contended(xml: str, *, paused: bool = False) -> Seen:
+        if left:
+            raise left.pop()
+        return create(xml, paused=paused)
+
+    monkeypatch.setattr(stand.libvirt, "create", contended)
+    stand.create(VM)
+    stand.await_status(VM, status)
+    assert not left
 
 
 def test_what_nobody_foresaw_is_down_too(stand: Stand) -> None:
@@ -186,11 +204,12 @@ def test_what_one_that_is_down_refuses(stand: Stand) -> None:
     stand.await_status(VM, "Down")
     with pytest.raises(Failed, match="Down"):
         stand.driver.deeds.cont(VM)
-    for deed in (
+    deeds: list[Callable[[], object]] = [
         lambda: stand.driver.deeds.pause(VM),
         lambda: stand.driver.deeds.set_ticket(VM, "x", 1, "keep"),
         lambda: stand.driver.deeds.shutdown(VM, delay=0, patience=1, reboot=False, force=True),
-    ):
+    ]
+    for deed in deeds:
         with pytest.raises(NoSuchVm):
             deed()
 

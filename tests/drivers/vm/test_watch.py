@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from drivers.errors import Failed
+from drivers.vm import watch
 from drivers.vm.contract import (
     ADMIN_SHUTDOWN,
     HOST_SHUTDOWN,
@@ -71,7 +73,10 @@ def test_qemu_dies(stand: Stand) -> None:
     assert ended(stand) == (1, 2)
 
 
-def test_a_look_that_is_quicker_than_the_event_waits_for_the_reason(stand: Stand) -> None:
+def test_a_look_that_is_quicker_than_the_event_waits_for_the_reason(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "EVENT_GRACE", 600.0)
     stand.run(VM)
     stand.libvirt.events_held = []
     stand.libvirt.end(VM)
@@ -84,7 +89,8 @@ def test_a_look_that_is_quicker_than_the_event_waits_for_the_reason(stand: Stand
     assert ended(stand) == (0, 7)
 
 
-def test_a_domain_that_vanishes_without_a_word_is_missing(stand: Stand) -> None:
+def test_a_domain_that_vanishes_without_a_word_is_missing(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "EVENT_GRACE", 0.05)
     stand.run(VM)
     stand.libvirt.domains.clear()
     stand.libvirt.tell(VM, "changed", None)
@@ -109,7 +115,7 @@ def test_news_of_a_predecessor_do_not_touch_a_successor_that_is_being_started(st
     stand.run(VM)
     stand.libvirt.events_held = []
     stand.destroy(VM)
-    gate = stand.libvirt.gates[VM] = stand_gate()
+    gate = stand.libvirt.gates[VM] = threading.Event()
     stand.create(VM)
     stand.await_status(VM, "Powering up")
     stand.libvirt.deliver()
@@ -121,12 +127,6 @@ def test_news_of_a_predecessor_do_not_touch_a_successor_that_is_being_started(st
     # Nor is its own end explained by the old one's.
     stand.libvirt.end(VM)
     assert ended(stand) == (0, 7)
-
-
-def stand_gate() -> object:
-    import threading
-
-    return threading.Event()
 
 
 def test_a_look_of_a_predecessor_does_not_touch_its_successor(stand: Stand) -> None:
@@ -182,7 +182,10 @@ def test_a_machine_that_cannot_be_seen_is_not_down(stand: Stand) -> None:
     assert stand.status(VM) == "Up"
 
 
-def test_a_sample_that_lacks_a_machine_has_it_looked_for(build: Callable[..., Stand]) -> None:
+def test_a_sample_that_lacks_a_machine_has_it_looked_for(
+    build: Callable[..., Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "EVENT_GRACE", 0.05)
     stand = build(vm_sample_interval=0.1)
     stand.run(VM)
     stand.libvirt.domains.clear()
@@ -232,7 +235,7 @@ def test_verbs_wait_with_a_recovery_until_libvirt_has_told(build: Callable[..., 
 
 def test_a_start_that_a_crash_interrupted_is_down(build: Callable[..., Stand]) -> None:
     first = build()
-    gate = first.libvirt.gates[VM] = stand_gate()
+    gate = first.libvirt.gates[VM] = threading.Event()
     first.libvirt.refuses[VM] = Failed(action="starting", reason="killed")
     first.create(VM)
     first.await_status(VM, "Powering up")
@@ -268,3 +271,22 @@ def test_what_libvirt_lost_is_given_back_when_it_lived_in_our_memory(build: Call
     assert (second.status(VM), second.status(OTHER)) == ("Paused", "Up")
     third = build(FakeLibvirt(row))
     assert ended(third) == (1, 9)  # after a crash there is nothing to give back
+
+
+def test_what_happens_while_libvirt_is_being_listed_is_not_missed(build: Callable[..., Stand]) -> None:
+    first = build()
+    first.run(VM)
+    left = first.stop()
+
+    class Late(FakeLibvirt):
+        """A guest ends between the listing and the moment in which the daemon knows that it is connected."""
+
+        def observe_all(self) -> dict[str, Seen]:
+            listed = super().observe_all()
+            self.end(VM)
+            return listed
+
+    late = Late()
+    late.domains = {VM: Seen(False)}
+    second = build(late, left=left)
+    assert ended(second) == (0, 7)

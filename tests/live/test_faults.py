@@ -1,0 +1,196 @@
+"""The fault matrix: a daemon with a real guest is struck at every point of its life, in every way, and nothing is lost.
+
+The points come from `state.points`, so a new one is struck without anyone remembering. What becomes of each strike stands in
+docs/faults.md, which must say what is seen here: `VDSMD_WRITE_FAULTS=1 scripts/test tests/live/test_faults.py` writes it anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from state.points import HOW, Point
+from tests.running import Stage
+from tests.until import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+TABLE = ROOT / "docs" / "faults.md"
+ROWS = ROOT / ".cache" / "faults"
+PATIENCE = 240.0
+
+SERVED = "the new code serves"
+REFUSED = "refused: the old code serves on"
+UNDONE = "undone: the previous release serves again"
+STOPPED = "stopped as asked; the next start finds everything"
+KILLED = "killed; the next start finds everything"
+NO_START = "did not start, and said why; the next start finds everything"
+
+
+class Struck:
+    """A daemon with one guest, and the file that has it struck."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.order = stage.base / "strike"
+        self.env = {"VDSMD_STRIKE": str(self.order)}
+        # A run that hangs is given up after this time; one that is slow must not be.
+        self.options = {"vars": {"takeover_timeout": 10, "log_level": "INFO"}}
+        self.daemon = stage.start(uri="embed", config=self.options, env=self.env)
+        self.vm_id = str(uuid.uuid4())
+        machine = {"vmId": self.vm_id, "vmName": "struck", "memSize": 16, "display": "vnc", "kvmEnable": False}
+        self.daemon.must("create", {**machine, "launchPaused": True, "devices": []})
+        until(lambda: self.stats()["status"] == "Paused", PATIENCE, "the guest to be there")
+        self.qemu = int(self.stats()["pid"])
+        until(self.is_kept, PATIENCE, "the release to be kept")
+        self.held = until(self.settled, PATIENCE, "the daemon to settle")
+
+    def stats(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.daemon.must("getVmStats", self.vm_id)["statsList"][0]
+        return found
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.daemon.must("vdsmd.status")["info"]
+        return found
+
+    def is_kept(self) -> bool:
+        return any(path.suffix != ".new" for path in (self.daemon.lib_dir / "kept").glob("*"))
+
+    def settled(self) -> set[str]:
+        """Return the names of what is held, once nothing is under way."""
+        status = self.status()
+        assert status["recovering"] == "" and status["libvirt"].startswith("connected")
+        assert not any(status["owners"].values()) and status["reexec"]["state"] not in (
+            "rehearsing",
+            "pending",
+            "quiescing",
+        )
+        return set(status["named_descriptors"])
+
+    def again(self) -> None:
+        self.daemon = self.stage.start(uri="embed", config=self.options, env=self.env, again=self.daemon)
+
+    def check(self) -> None:
+        """The guest lives, under the same pid, and is shown as it is; nothing has been gained or lost."""
+        fields = Path(f"/proc/{self.qemu}/stat").read_text().rpartition(")")[2].split()
+        assert fields[0] not in "ZX"
+        until(lambda: self.settled() == self.held, PATIENCE, "the same descriptors as before")
+        stats = self.stats()
+        assert (stats["status"], int(stats["pid"])) == ("Paused", self.qemu)
+        assert not self.order.exists(), "the point was not reached"
+        until(lambda: not self.zombies(), PATIENCE, "no zombies")
+        assert len(self.daemon.must("list")["vmList"]) == 1
+
+    def zombies(self) -> list[str]:
+        children = Path(f"/proc/{self.daemon.pid}/task/{self.daemon.pid}/children").read_text().split()
+        found = []
+        for pid in children:
+            try:
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            found += [pid] if state == "Z" else []
+        return found
+
+    def strike_a_re_exec(self, point: Point, how: str) -> str:
+        """Have a re-exec struck; return what became of it."""
+        generation, number = self.daemon.generation, self.status()["reexec"]["number"]
+        self.order.write_text(f"{point.name} {how}")
+        os.kill(self.daemon.pid, signal.SIGHUP)
+        if how in ("kill", "term"):
+            return self.ended(how)
+        outcome = until(lambda: self.outcome(number), PATIENCE, "an outcome")
+        if outcome["state"] == "done":
+            until(lambda: not self.order.exists(), PATIENCE, "the point to be reached")
+            return SERVED
+        return UNDONE if self.daemon.generation > generation else REFUSED
+
+    def outcome(self, number: int) -> dict[str, Any] | None:
+        found: dict[str, Any] = self.status()["reexec"]
+        return found if found["number"] > number and found["state"] in ("done", "refused") else None
+
+    def strike_a_start(self, point: Point, how: str) -> str:
+        """Have a start after a crash struck; return what became of it."""
+        self.daemon.kill()
+        (self.daemon.run_dir / "endpoints.json").unlink()
+        self.order.write_text(f"{point.name} {how}")
+        self.daemon = self.stage.start(uri="embed", config=self.options, env=self.env, again=self.daemon, wait=False)
+        if how in ("kill", "term") or point.name.startswith("START"):
+            return self.ended(how)
+        self.daemon.serving()
+        until(lambda: not self.order.exists(), PATIENCE, "the point to be reached")
+        return SERVED
+
+    def ended(self, how: str) -> str:
+        """Wait for the daemon's end, start it again, and return how it ended."""
+        status = self.daemon.process.wait(PATIENCE)
+        said = self.daemon.output.read_text()
+        self.again()
+        if how == "kill":
+            assert status == -signal.SIGKILL
+            return KILLED
+        if how == "term":
+            assert status == 0
+            return STOPPED
+        assert status == 1 and "at the point" in said
+        return NO_START
+
+
+def hows(point: Point, what: str) -> list[str]:
+    """A hang before the exec, or in a cold start, is the service manager's watchdog's to end: nobody else is left to."""
+    return [how for how in HOW if how != "hang" or (point.name.startswith("START") and what == "a re-exec")]
+
+
+@pytest.mark.parametrize("point", Point, ids=lambda point: point.name)
+def test_whatever_happens_at(stage: Stage, point: Point) -> None:
+    struck = Struck(stage)
+    seen: dict[str, str] = {}
+    strikes: dict[str, Callable[[Point, str], str]] = {"a re-exec": struck.strike_a_re_exec}
+    if not point.name.startswith("REEXEC"):
+        strikes["a start"] = struck.strike_a_start
+    for what, strike in strikes.items():
+        for how in hows(point, what):
+            seen[f"{what}: {how}"] = strike(point, how)
+            struck.check()
+    rows = [f"| {point.value} | {what} | {outcome} |" for what, outcome in seen.items()]
+    if os.environ.get("VDSMD_WRITE_FAULTS"):
+        ROWS.mkdir(parents=True, exist_ok=True)
+        (ROWS / f"{point.name}.json").write_text(json.dumps(rows))
+        write_table()
+        return
+    missing = [row for row in rows if row not in TABLE.read_text()]
+    assert not missing, "docs/faults.md says otherwise"
+
+
+HEAD = """# What becomes of a fault
+
+A daemon with a running guest is struck at each point of its life in each way, by `tests/live/test_faults.py`, which also
+wrote this table. After every strike the guest had the same QEMU and was shown as it was, the API answered, the same
+descriptors were held, and no zombie was left. The ways: `enospc`, `emfile`, `eio` and `memory` are errors raised there;
+`kill` and `term` are signals that arrive there; `hang` never goes on (before the exec, and in a cold start, that is for the
+service manager's watchdog).
+
+| point | struck | outcome |
+|---|---|---|
+"""
+
+
+def write_table() -> None:
+    """Write what has been seen so far, in the order of the points."""
+    found = {path.stem: json.loads(path.read_text()) for path in ROWS.glob("*.json")}
+    rows = [row for point in Point for row in found.get(point.name, [])]
+    TABLE.write_text(HEAD + "\n".join(rows) + "\n")
+
+
+def test_the_table_speaks_of_every_point_and_of_no_other() -> None:
+    told = set(re.findall(r"^\| ([a-z-]+: [^|]+?) \|", TABLE.read_text(), re.MULTILINE))
+    assert told == {point.value for point in Point}
