@@ -1,7 +1,7 @@
 """Points: the named places in a run's life at which it may be struck, so that tests can strike it at each of them.
 
-`VDSMD_STRIKE=<file>` in the environment does it: when the file is there and says `<point> <how>`, it is removed, and the point is
-struck. Nothing happens otherwise.
+`VDSMD_STRIKE=<file>` in the environment does it: when the file is there and says `<point> <how>`, it is removed, and the
+point is struck. Nothing happens otherwise.
 """
 
 from __future__ import annotations

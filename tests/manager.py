@@ -110,7 +110,8 @@ class Manager:
             fields = dict(line.split("=", 1) for line in data.decode().split("\n"))
             if "END" in fields:
                 return
-            pid, numbers = 0, []
+            pid = 0
+            numbers: list[int] = []
             for _, kind, payload in rights:
                 if kind == socket.SCM_CREDENTIALS:
                     pid = struct.unpack("3i", payload)[0]

@@ -108,7 +108,7 @@ class Struck:
         os.kill(self.daemon.pid, signal.SIGHUP)
         if how in ("kill", "term"):
             return self.ended(how)
-        outcome = until(lambda: self.outcome(number), PATIENCE, "an outcome")
+        outcome = until(lambda: self.outcome(number), PATIENCE, "an outcome") or {}
         if outcome["state"] == "done":
             until(lambda: not self.order.exists(), PATIENCE, "the point to be reached")
             return SERVED

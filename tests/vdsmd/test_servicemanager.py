@@ -117,7 +117,12 @@ def test_a_reload_of_the_configuration_is_told(manager: Manager, table: FdTable,
     life = Life(table, turning())
     life.serve()
     done: list[list[str]] = []
-    life.told.reload(lambda: done.append(until(lambda: len(manager.states()) > 1 and manager.states())))
+
+    def work() -> None:
+        until(lambda: len(manager.states()) > 1)
+        done.append(manager.states())
+
+    life.told.reload(work)
     until(lambda: manager.states() == ["READY", "RELOADING", "READY"])
     assert done == [["READY", "RELOADING"]]
 
