@@ -11,6 +11,9 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated
+
+import msgspec
 
 from state.fds import FdTable
 from state.process import is_alive, start_time
@@ -28,7 +31,7 @@ class Child(Part, frozen=True, kw_only=True):
     """A process under a name. `spawned`: we started it, so its exit status is ours to collect."""
 
     name: str
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
     start_time: int
     spawned: bool = True
 

@@ -13,6 +13,9 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated
+
+import msgspec
 
 from state.records import Part
 
@@ -23,7 +26,7 @@ class Held(Part, frozen=True, kw_only=True):
     """A named descriptor: its number, and the identity of its file (fstat) to know it again."""
 
     name: str
-    number: int
+    number: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
     device: int
     inode: int
     kind: int
@@ -107,8 +110,16 @@ class FdTable:
         return lost
 
     def snapshot(self) -> list[Held]:
-        """Return all named descriptors, those not yet taken included: a refused restore passes them on."""
-        return [_describe(name, number) for name, number in sorted((self._held | self._inherited).items())]
+        """Return all named descriptors, those not yet taken included: a refused restore passes them on. One that another
+        thread drops at this moment is left out."""
+        found = []
+        for name, number in sorted((self._held | self._inherited).items()):
+            try:
+                found.append(_describe(name, number))
+            except OSError:
+                if number in (self._held.get(name), self._inherited.get(name)):
+                    raise
+        return found
 
     def open_for_exec(self) -> None:
         """Let exactly the named descriptors (and 0 to 2) pass an exec."""

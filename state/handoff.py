@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import msgspec
 
@@ -21,10 +21,12 @@ from state.children import Child, ChildTable
 from state.directory import StateDirectory
 from state.fds import FdTable, Held
 from state.process import boot_id, start_time
-from state.records import Entry, Part, Record, RecordError, pack, unpack
+from state.records import Entry, Part, Record, RecordError, decode, pack, unpack
 from state.records import encode as encode_record
 
 log = logging.getLogger("state.handoff")
+
+R = TypeVar("R", bound=Record)
 
 FILE = "handoff"
 FORMAT = 1
@@ -53,11 +55,16 @@ class Document(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     arguments: list[str]
     closed_at: float
     departed_at: float
-    priority: int
+    priority: Annotated[int, msgspec.Meta(ge=-20, le=19)]
     steps: list[Step]
     owners: dict[str, Entry]
     fds: list[Held]
     children: list[Child]
+
+    def record(self, owner: str, kind: type[R]) -> R | None:
+        """Return what there is for the owner, if anything. Raises RecordError."""
+        entry = self.owners.get(owner)
+        return None if entry is None else decode(kind, entry, f"owners.{owner}")
 
 
 class HandOff:
@@ -74,9 +81,9 @@ class HandOff:
         """The number of re-execs since the cold start."""
         return self.document.generation if self.document else 0
 
-    def entry(self, owner: str) -> Entry | None:
-        """Return what the previous run left for the owner, if anything."""
-        return self.document.owners.get(owner) if self.document else None
+    def record(self, owner: str, kind: type[R]) -> R | None:
+        """Return what the previous run left for the owner, if anything. Raises RecordError."""
+        return self.document.record(owner, kind) if self.document else None
 
     def settle(self) -> None:
         """Every owner is restored: close and forget what nobody claimed."""
@@ -149,7 +156,12 @@ def receive(path: str, nonce: str) -> Document:
 def load(path: str) -> Document:
     """Read a document. Raises RecordError or OSError."""
     with open(path, "rb") as file:
-        document: Document = unpack(Document, file.read(), "document")
+        return parse(file.read())
+
+
+def parse(data: bytes) -> Document:
+    """Return the document that is in the bytes of its file. Raises RecordError."""
+    document: Document = unpack(Document, data, "document")
     if document.format != FORMAT:
         raise RecordError(f"document.format: {document.format} is not known here, only {FORMAT}")
     return document

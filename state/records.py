@@ -25,6 +25,10 @@ MAGIC = b"vdsmd"
 FORMAT = 1
 
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises: text that is no UTF-8 is not among its own errors, nor is data that is nested too deeply."""
+
+
 class RecordError(ValueError):
     """Stored data cannot be used. The text says where and why."""
 
@@ -60,7 +64,7 @@ def decode(kind: type[R], entry: Entry, where: str) -> R:
     if entry.version == kind.version:
         try:
             return msgspec.json.decode(entry.data, type=kind)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except _UNREADABLE as error:
             raise RecordError(_located(where, error)) from error
     plain = _plain(entry.data, where)
     if entry.version > kind.version:
@@ -88,14 +92,14 @@ def unpack(kind: type[Any], data: bytes, where: str) -> Any:
         raise RecordError(f"{where}: the checksum is wrong, the file is damaged")
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise RecordError(_located(where, error)) from error
 
 
 def _plain(data: msgspec.Raw, where: str) -> Plain:
     try:
         plain = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise RecordError(_located(where, error)) from error
     if not isinstance(plain, dict):
         raise RecordError(f"{where}: expected an object")
@@ -105,7 +109,7 @@ def _plain(data: msgspec.Raw, where: str) -> Plain:
 def _convert(kind: type[R], plain: Plain, where: str) -> R:
     try:
         return msgspec.convert(plain, kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise RecordError(_located(where, error)) from error
 
 

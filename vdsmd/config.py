@@ -37,6 +37,8 @@ class Vars(msgspec.Struct, frozen=True, kw_only=True):
     host_sample_stats_interval: float = 15
     # The network card models of virtual machines that name none.
     nic_model: str = "rtl8139,pv"
+    # The bridge of network cards that are asked for in the old way (macAddr) without naming one.
+    default_bridge: str = "engine"
     # The cache mode of virtual machines' disks: none, writethrough or writeback.
     qemu_drive_cache: Literal["none", "writethrough", "writeback"] = "none"
     # Seconds a guest gets to shut down when its user is asked, and when the system shuts down.

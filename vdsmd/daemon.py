@@ -18,7 +18,7 @@ from drivers.base import Host, Owner
 from drivers.vm.driver import VmDriver
 from state import records
 from state.directory import StateDirectory
-from state.handoff import HandOff
+from state.handoff import Document, HandOff
 from state.points import Point, reached
 from state.release import VERSION
 from vdsmd import config as configuration
@@ -42,6 +42,12 @@ SETTLE_AGAIN = 1
 def record_kinds() -> dict[str, type[records.Record]]:
     """Return the record of each owner, by its name: what a rehearsal must be able to decode."""
     return {owner.name: owner.record for owner in (Journal, VmDriver, HostFacts, Reexec)}
+
+
+def records_of(document: Document) -> dict[str, records.Record]:
+    """Return the owners' records in the document, decoded as a new run does it. Raises RecordError."""
+    found = {name: document.record(name, kind) for name, kind in record_kinds().items()}
+    return {name: record for name, record in found.items() if record is not None}
 
 
 class Daemon:
@@ -73,6 +79,7 @@ class Daemon:
         host = self._host()
         self.vms = VmDriver(host, config)
         self.host = HostFacts(host, config, self.vms)
+        self.vms.identify = self.host.identity
         # The journal first: what the others do may be worth noting.
         self._owners: dict[str, Owner] = {owner.name: owner for owner in (self.journal, self.vms, self.host)}
         self.reexec = Reexec(
@@ -193,17 +200,17 @@ class Daemon:
 
     def _restore(self, owner: Owner) -> None:
         reached(Point.START_RESTORE)
-        entry = self.handoff.entry(owner.name)
-        if entry is not None:
-            try:
-                owner.restore(records.decode(owner.record, entry, f"owners.{owner.name}"))
+        try:
+            record = self.handoff.record(owner.name, owner.record)
+            if record is not None:
+                owner.restore(record)
                 return
-            except Exception as error:
-                if takeover.can_go_back():
-                    raise  # the previous release could read it: it wrote it
-                # One owner that cannot take over must not take the others with it: it alone recovers as after a crash.
-                log.exception("An owner cannot take over and recovers instead owner=%s", owner.name)
-                self.degraded[owner.name] = f"{type(error).__name__}: {error}"
+        except Exception as error:
+            if takeover.can_go_back():
+                raise  # the previous release could read it: it wrote it
+            # One owner that cannot take over must not take the others with it: it alone recovers as after a crash.
+            log.exception("An owner cannot take over and recovers instead owner=%s", owner.name)
+            self.degraded[owner.name] = f"{type(error).__name__}: {error}"
         owner.recover()
         if owner.name in self.degraded:
             self.journal.note("daemon.degraded", owner=owner.name, reason=self.degraded[owner.name])

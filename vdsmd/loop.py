@@ -20,6 +20,9 @@ log = logging.getLogger("loop")
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
+LONGEST_WAIT = 3600.0
+"""Seconds. The kernel counts milliseconds in 32 bits, and clients may ask for something to be done next year."""
+
 Ready = Callable[[int], None]
 
 
@@ -103,7 +106,7 @@ class Loop:
     def _patience(self) -> float:
         while self._timers and self._timers[0].cancelled:
             heapq.heappop(self._timers)
-        return max(0.0, self._timers[0].due - time.monotonic()) if self._timers else -1
+        return min(LONGEST_WAIT, max(0.0, self._timers[0].due - time.monotonic())) if self._timers else -1
 
     def _deliver(self, _events: int) -> None:
         os.eventfd_read(self._wake)

@@ -75,15 +75,13 @@ class Rehearsal:
 def rehearse(path: str, config_path: str) -> int:
     """Be the rehearsal. Prints the reason of a refusal as the last line of standard error; returns the exit status."""
     from vdsmd import config, deferred
-    from vdsmd.daemon import record_kinds
+    from vdsmd.daemon import records_of
 
     try:
         document = handoff.load(path)
         config.load(config_path)
         deferred.load()
-        for name, kind in record_kinds().items():
-            if name in document.owners:
-                records.decode(kind, document.owners[name], f"owners.{name}")
+        records_of(document)
     except (records.RecordError, config.ConfigError, OSError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -65,6 +65,7 @@ class Connection:
 
     def start(self) -> None:
         """Begin to try, if there is nothing yet. Loop's thread."""
+        self.quiesce()  # one who waits to try again has nothing to wait for
         if self._link is None and not self._trying:
             self._trying = True
             # No time-out: the attempt must not go on behind our back.

@@ -146,15 +146,20 @@ class Consoles:
             os.mkfifo(self.prefix(vm_id) + end, 0o660)
         self._follow(vm_id, self._host.fds.hold(_name(vm_id), self._open(vm_id), stored=True))
 
-    def claim(self, vm_id: str) -> None:
-        """Take over the descriptor that the previous run left, or open the FIFO anew: the kernel has kept what was not read
-        (for a guest that has ended meanwhile, only if the descriptor was kept)."""
-        if self._host.fds.take(_name(vm_id), stored=True) is None:
+    def claim(self, vm_id: str, *, lives: bool) -> None:
+        """Take over the descriptor that the previous run left: it may hold the last words of a guest that has ended. For
+        one that lives, open the FIFO anew if need be: the kernel has kept what was not read."""
+        fd = self._host.fds.take(_name(vm_id), stored=True)
+        if fd is None and lives:
             try:
-                self._host.fds.hold(_name(vm_id), self._open(vm_id), stored=True)
+                fd = self._host.fds.hold(_name(vm_id), self._open(vm_id), stored=True)
             except FileNotFoundError:
-                return
-        self._follow(vm_id, self._host.fds[_name(vm_id)])
+                log.debug("No console vm=%s", vm_id)
+            except OSError as error:
+                # No console is worth that all else is not taken over.
+                log.error("A console cannot be taken over, its guest will wait vm=%s error=%s", vm_id, error)
+        if fd is not None:
+            self._follow(vm_id, fd)
 
     def remove(self, vm_id: str) -> None:
         """Log what is left to read, and remove the FIFOs."""
@@ -198,6 +203,8 @@ class Consoles:
 
     def _follow(self, vm_id: str, fd: int) -> None:
         with self._lock:
+            if fd in self._logs:
+                return
             self._logs[fd] = vm_id, Log(self.path(vm_id), self._limit, self._keep)
             self._epoll.register(fd, select.EPOLLIN)
 

@@ -113,15 +113,44 @@ MIGRATED = Ending(ExitCode.NORMAL, ExitReason.MIGRATION_SUCCEEDED, "Migration su
 SAVED = Ending(ExitCode.NORMAL, ExitReason.SAVE_STATE_SUCCEEDED, "SaveState succeeded")
 MISSING = Ending(ExitCode.ERROR, ExitReason.LIBVIRT_DOMAIN_MISSING, "Failed to find the libvirt domain")
 INTERRUPTED = Ending(
-    ExitCode.ERROR, ExitReason.LIBVIRT_START_FAILED, "The start was interrupted: the daemon was killed"
+    ExitCode.ERROR,
+    ExitReason.LIBVIRT_START_FAILED,
+    "The start was interrupted: the daemon, or its connection to libvirt, ended",
 )
 
 NO_ERROR = "NOERR"
 
 
+LONGEST_SOCKET = 107
+"""Bytes that the path of a socket may have."""
+AGENT_CHANNELS = ("com.redhat.rhevm.vdsm", "org.qemu.guest_agent.0")
+"""The channels of each guest for the agents in it, by which guests know them."""
+
+
 def truth(value: object) -> bool:
-    """Whether a parameter of the wire says yes: it may come as text."""
-    return value.strip().lower() == "true" if isinstance(value, str) else bool(value)
+    """Whether a parameter of the wire says yes. It may come as text, of which only 'true' (in any case) does."""
+    return value.lower() == "true" if isinstance(value, str) else bool(value)
+
+
+def channel(channels_dir: str, vm_id: str, name: str) -> str:
+    """Return the path of the socket of a guest's channel."""
+    return f"{channels_dir}/{vm_id}.{name}"
+
+
+def no_room(channels_dir: str) -> str:
+    """Say why sockets of guests' channels cannot be made there, '' when they can: every machine's id is as long."""
+    longest = max(len(channel(channels_dir, "-" * 36, name).encode()) for name in AGENT_CHANNELS)
+    if longest <= LONGEST_SOCKET:
+        return ""
+    return f"[paths] run_dir is {longest - LONGEST_SOCKET} bytes too long for the sockets of guests in {channels_dir}"
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What guests are told of their host. Empty where it is not known."""
+
+    host_uuid: str = ""
+    os_name: str = ""
+    os_version: str = ""
 
 
 class Virt(msgspec.Struct, kw_only=True, frozen=True):
@@ -147,6 +176,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     console_max_mb: float = 16
     console_keep: int = 5
     nic_model: str = "rtl8139,pv"
+    bridge: str = "engine"
+    drive_cache: str = "none"
 
 
 def settings(config: Any) -> Settings:
@@ -160,4 +191,6 @@ def settings(config: Any) -> Settings:
         console_max_mb=config.vars.console_max_mb,
         console_keep=config.vars.console_keep,
         nic_model=config.vars.nic_model,
+        bridge=config.vars.default_bridge,
+        drive_cache=config.vars.qemu_drive_cache,
     )

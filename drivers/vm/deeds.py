@@ -24,7 +24,7 @@ from drivers.errors import (
 )
 from drivers.vm.connection import Connection
 from drivers.vm.console import Consoles
-from drivers.vm.contract import NO_ERROR, UNBORN, Move, Settings, Status, truth
+from drivers.vm.contract import NO_ERROR, UNBORN, Move, Settings, Status
 from drivers.vm.launcher import Launcher
 from drivers.vm.machine import Machine, Machines, Shutdown
 from drivers.vm.powerbutton import PowerButton
@@ -68,7 +68,8 @@ class Deeds:
         # Deferred: nobody needs it before the first answer. `vdsmd.deferred` has it imported.
         from drivers.vm.params import Defaults, normalise
 
-        conf = normalise(params, Defaults(nic_model=self._settings().nic_model))
+        settings = self._settings()
+        conf = normalise(params, Defaults(nic_model=settings.nic_model, bridge=settings.bridge))
         now = time.time()
         machine = Machine(vm_id=conf["vmId"], conf=conf, created=now, status_since=now)
         reply = shown(machine)
@@ -82,7 +83,7 @@ class Deeds:
         with self._machines.lock:
             if machine.status is Status.WAIT_FOR_LAUNCH:
                 self._machines.remove(machine)  # nobody launches it any more
-        if not machine.is_down and machine.vm_id in self._machines:
+        if self._machines.is_current(machine):
             self._end(machine)
         self._forget(machine)
 
@@ -117,8 +118,10 @@ class Deeds:
         """Press the power button, `delay` seconds from now. After `patience` seconds without effect (None: as configured)
         force is used, if allowed, or the machine is left as it is. Raises NoSuchVm (also when it is Down), NoWayToShutDown,
         IllegalMove, HypervisorDown."""
+        from drivers.vm.params import handling_of  # deferred, as in `create`
+
         machine = self._running(vm_id)
-        has_button = truth(machine.conf.get("acpiEnable", "true"))
+        has_button = handling_of(machine.conf).acpi_enable
         if not has_button and not force:
             raise NoWayToShutDown(vm=vm_id)
         plan = Shutdown(
@@ -135,8 +138,12 @@ class Deeds:
         machine = self._running(vm_id)
         try:
             self._connection.require().set_ticket(machine.vm_id, password, ttl, on_conflict)
-        except (HypervisorDown, Invalid, NoSuchVm):
+        except (HypervisorDown, Invalid):
             raise
+        except NoSuchVm as error:
+            if machine.status not in UNBORN:
+                raise
+            raise TicketFailed(vm=vm_id, reason="it has not been started yet") from error
         except DriverError as error:
             raise TicketFailed(vm=vm_id, reason=error) from error
 

@@ -6,11 +6,13 @@ It promises that a view never invents: what cannot be meant is refused with the 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from drivers.errors import Invalid, MissingParameter, Unsupported
+from drivers.vm.contract import truth
 
 T = TypeVar("T")
 
@@ -256,9 +258,10 @@ def views(conf: dict[str, Any]) -> list[Device]:
 
 
 def convert(value: object, kind: type[T], where: str = "") -> T:
-    """Return `value` as `kind`. Numbers and truth values may come as text, and empty text is as good as absent."""
+    """Return `value` as `kind`. Numbers may come as text, truth values as text of which only 'true' says yes, and empty text
+    is as good as absent."""
     try:
-        return msgspec.convert(_filled(value), kind, strict=False)
+        return msgspec.convert(_read(value, kind), kind, strict=False)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).rpartition(" - at `$")
         raise Invalid(
@@ -266,7 +269,16 @@ def convert(value: object, kind: type[T], where: str = "") -> T:
         ) from None
 
 
-def _filled(value: object) -> object:
+def _read(value: object, kind: Any) -> object:
     if isinstance(value, dict):
-        return {key: _filled(item) for key, item in value.items() if item != ""}
-    return [_filled(item) for item in value] if isinstance(value, list) else value
+        kinds = _fields(kind) if isinstance(kind, type) and issubclass(kind, View) else {}
+        return {key: _read(item, kinds.get(key)) for key, item in value.items() if item != ""}
+    if isinstance(value, list):
+        return [_read(item, next(iter(get_args(kind)), None)) for item in value]
+    return truth(value) if isinstance(value, str) and kind in (bool, bool | None) else value
+
+
+@cache
+def _fields(kind: type[View]) -> dict[str, Any]:
+    """The types of a view's fields, by their names on the wire."""
+    return {field.encode_name: field.type for field in msgspec.structs.fields(kind)}

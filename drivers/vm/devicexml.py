@@ -15,6 +15,7 @@ from lxml import etree
 
 from drivers.errors import Invalid, MissingParameter
 from drivers.vm import devices as views
+from drivers.vm.contract import channel
 
 log = logging.getLogger("vm")
 
@@ -23,7 +24,6 @@ Element = etree._Element
 EXPIRED = "1970-01-01T00:00:01"
 """A password is valid until then, which is: not, until somebody sets a ticket."""
 
-AGENT_CHANNELS = ("com.redhat.rhevm.vdsm", "org.qemu.guest_agent.0")
 _SPICE_CHANNELS = {"main", "display", "inputs", "cursor", "playback", "record", "smartcard", "usbredir"}
 _ADDRESS_PARTS = frozenset(
     (
@@ -272,7 +272,7 @@ def _console(parent: Element, console: views.Console, site: Site) -> Element | N
         return None  # the guest's first serial port is ours already, and is its console
     element = add(parent, "console", type="unix" if said.enable_socket else "pty")
     if said.enable_socket:
-        add(element, "source", mode="bind", path=f"{site.channels_dir}/{site.vm_id}.console")
+        add(element, "source", mode="bind", path=channel(site.channels_dir, site.vm_id, "console"))
     add(element, "target", type=said.console_type, port=0)
     return element
 

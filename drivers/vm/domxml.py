@@ -9,7 +9,8 @@ from __future__ import annotations
 from lxml import etree
 
 from drivers.vm import devices as views
-from drivers.vm.devicexml import AGENT_CHANNELS, Element, Site, add, add_device
+from drivers.vm.contract import AGENT_CHANNELS, channel
+from drivers.vm.devicexml import Element, Site, add, add_device
 from drivers.vm.params import Conf, Machine, machine_of
 from drivers.vm.running import NAMESPACE
 
@@ -38,7 +39,7 @@ def domain_xml(
 
     virt_type: 'kvm', 'qemu' (emulation), or 'test' for libvirt's mock.
     channels_dir: where the sockets of the guest agents are made. With a VM's id and a channel's name a path there must
-        still fit into a socket's address (107 bytes): 46 bytes are left for the folder.
+        still fit into a socket's address (107 bytes): 47 bytes are left for the folder.
     console: the guest's first serial port goes to the two FIFOs <console>.in and <console>.out.
     host_uuid, os_name, os_version: told to the guest in its SMBIOS tables.
     spice_tls: libvirt has a certificate for SPICE; without one no channel can be asked to be secure.
@@ -185,9 +186,9 @@ def _devices(domain: Element, machine: Machine, devices: list[views.Device], sit
     for device in [*devices, *_implied(devices)]:
         add_device(parent, device, site)
     for name in AGENT_CHANNELS:
-        channel = add(parent, "channel", type="unix")
-        add(channel, "source", mode="bind", path=f"{site.channels_dir}/{site.vm_id}.{name}")
-        add(channel, "target", type="virtio", name=name)
+        element = add(parent, "channel", type="unix")
+        add(element, "source", mode="bind", path=channel(site.channels_dir, site.vm_id, name))
+        add(element, "target", type="virtio", name=name)
     if any(isinstance(device, views.Graphics) and device.device == "spice" for device in devices):
         add(add(parent, "channel", type="spicevmc"), "target", type="virtio", name="com.redhat.spice.0")
     pointer = ("tablet", "usb") if machine.tablet_enable else ("mouse", "ps2")

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from drivers.base import Host
+from drivers.errors import DriverError, NoSuchVm
 from drivers.vm.connection import Connection
 from drivers.vm.console import Consoles
-from drivers.vm.contract import Status, Virt, settings
+from drivers.vm.contract import Identity, Status, Virt, settings
 from drivers.vm.deeds import Deeds, shown
 from drivers.vm.launcher import Launcher
 from drivers.vm.machine import Machine, Machines, VmRecord
@@ -71,6 +72,8 @@ class VmDriver:
     record: type[Record] = VmRecord
 
     def __init__(self, host: Host, config: Any, libvirt: Libvirt | None = None) -> None:
+        self.identify: Callable[[], Identity] = Identity
+        """Returns what guests are told of their host, in a worker; the host's facts know."""
         self._host = host
         self._libvirt = libvirt or Libvirt()
         self._settings = settings(config)
@@ -83,9 +86,16 @@ class VmDriver:
             host, self._machines, self._connection, lambda: self._settings.sample_interval, self._watch.sampled
         )
         self._launcher = Launcher(
-            host, self._machines, self._consoles, self._connection, self._watch, self._sampler.soon
+            host,
+            self._machines,
+            self._consoles,
+            self._connection,
+            self._watch,
+            lambda: self._settings,
+            lambda: self.identify(),
+            self._sampler.soon,
         )
-        self._button = PowerButton(host, self._machines, self._connection)
+        self._button = PowerButton(host, self._machines, self._connection, self._watch.look)
         self.deeds = Deeds(
             host,
             self._machines,
@@ -115,15 +125,14 @@ class VmDriver:
         self._restored = True
         for machine in self._machines.all():
             self._watch.take_child(machine)
-            if not machine.is_down:
-                self._consoles.claim(machine.vm_id)
+            self._consoles.claim(machine.vm_id, lives=not machine.is_down)
 
     def recover(self) -> None:
         self._machines.recover()
         self._uncertain = bool(self._machines.all())
         for machine in self._machines.all():
+            self._consoles.claim(machine.vm_id, lives=not machine.is_down)
             if not machine.is_down:
-                self._consoles.claim(machine.vm_id)
                 self._watch.adopt(machine, machine.pid)
 
     def start(self) -> None:
@@ -171,8 +180,12 @@ class VmDriver:
         """In a worker: open libvirt, and list what is there."""
         settings = self._settings
         link = self._libvirt.open(self._uri(), self._host.lib_dir, settings.virt_type, self._tell, self._broken)
-        self._live = link.observe_all()
-        self._strangers = [v for v in self._live if v not in self._machines and link.is_ours(v)]
+        try:
+            self._live = link.observe_all()
+            self._strangers = [v for v in self._live if v not in self._machines and _is_ours(link, v)]
+        except DriverError:
+            link.close()
+            raise
         return link
 
     def _uri(self) -> str:
@@ -186,6 +199,8 @@ class VmDriver:
 
     def _connected(self, link: Link) -> None:
         self._machines.uri = link.uri
+        if trouble := self._launcher.trouble(link):
+            log.error("No virtual machine can be started: %s", trouble)
         for vm_id in self._strangers:
             self._watch.take_in(link, vm_id, self._live[vm_id])
         self._watch.compare(link, self._live, give_back=self._restored and not self._given_back)
@@ -273,3 +288,10 @@ class VmDriver:
             pause_code=machine.pause_code if machine.status is Status.PAUSED else "",
             watchdog=machine.watchdog,
         )
+
+
+def _is_ours(link: Link, vm_id: str) -> bool:
+    try:
+        return link.is_ours(vm_id)
+    except NoSuchVm:
+        return False  # it has ended since it was listed

@@ -52,6 +52,8 @@ class Hypervisor(msgspec.Struct, frozen=True, kw_only=True):
     remote: the connection can break while we live.
     monitors: each domain has a monitor, which may be stuck.
     consoles: guests write to the consoles that we offer.
+    channels: guests' channels are sockets in our folder.
+    net_filters: libvirt has network filters for nics.
     starts_paused: a domain can be created paused.
     patient_stats: the bulk call for statistics can be told not to wait for a busy domain.
     emulation, hardware: the domain types for software emulation and for hardware support.
@@ -64,6 +66,8 @@ class Hypervisor(msgspec.Struct, frozen=True, kw_only=True):
     remote: bool = False
     monitors: bool = True
     consoles: bool = True
+    channels: bool = True
+    net_filters: bool = True
     starts_paused: bool = True
     patient_stats: bool = True
     emulation: str = "qemu"
@@ -71,7 +75,8 @@ class Hypervisor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 HYPERVISORS = (
-    Hypervisor(prefix="qemu:///embed?root=", prepare=_prepare_embedded, children_are_ours=True),
+    # Without a daemon there is no driver for network filters.
+    Hypervisor(prefix="qemu:///embed?root=", prepare=_prepare_embedded, children_are_ours=True, net_filters=False),
     Hypervisor(prefix="qemu:///system", remote=True),
     # The same, on a socket of its own: `qemu+unix:///system?socket=PATH`.
     Hypervisor(prefix="qemu+unix:///system", remote=True),
@@ -80,6 +85,7 @@ HYPERVISORS = (
         volatile=True,
         monitors=False,
         consoles=False,
+        channels=False,
         starts_paused=False,
         patient_stats=False,
         emulation="test",

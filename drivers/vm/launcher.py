@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from drivers.base import Host
-from drivers.errors import Busy, DriverError, HypervisorDown
+from drivers.errors import Busy, DriverError, Failed, HypervisorDown
 from drivers.vm.connection import Connection
 from drivers.vm.console import Consoles
-from drivers.vm.contract import Ending, ExitCode, ExitReason, Move, Status, truth
+from drivers.vm.contract import Ending, ExitCode, ExitReason, Identity, Move, Settings, Status, no_room
 from drivers.vm.machine import Machine, Machines
 from drivers.vm.watch import Watch
 
@@ -38,13 +38,14 @@ class Launched(msgspec.Struct, frozen=True):
     """What a start brought about."""
 
     seen: Seen
-    conf: dict[str, Any]
+    learnt: dict[str, Any]
     pid: int
     xml: str
 
 
 class Launcher:
-    """All calls come from the loop's thread. `launched` is called after each start that succeeded."""
+    """All calls come from the loop's thread. `identify`, in a worker, says what guests are told of their host; `launched` is
+    called after each start that succeeded."""
 
     def __init__(
         self,
@@ -53,6 +54,8 @@ class Launcher:
         consoles: Consoles,
         connection: Connection,
         watch: Watch,
+        settings: Callable[[], Settings],
+        identify: Callable[[], Identity],
         launched: Callable[[], None],
     ) -> None:
         self._host = host
@@ -60,6 +63,8 @@ class Launcher:
         self._consoles = consoles
         self._connection = connection
         self._watch = watch
+        self._settings = settings
+        self._identify = identify
         self._launched = launched
         self._held = False
 
@@ -94,14 +99,36 @@ class Launcher:
         if not self._machines.is_current(machine):
             return None
         conf, vm_id = machine.conf, machine.vm_id
-        channels = f"{self._host.run_dir}/channels"
-        xml = link.definition(conf, channels_dir=channels, console=self._consoles.prefix(vm_id))
-        os.makedirs(channels, mode=0o711, exist_ok=True)
+        xml = link.definition(
+            conf,
+            channels_dir=self._room(link),
+            console=self._consoles.prefix(vm_id),
+            identity=self._identify(),
+            drive_cache=self._settings().drive_cache,
+        )
         seen = self._create(link, machine, xml)
         return Launched(seen, *link.known(vm_id, conf), xml if link.row.volatile else "")
 
+    def trouble(self, link: Link) -> str:
+        """Say why no machine can be started, whichever it is; '' when there is no such reason."""
+        return no_room(self._channels) if link.row.channels else ""
+
+    @property
+    def _channels(self) -> str:
+        return f"{self._host.run_dir}/channels"
+
+    def _room(self, link: Link) -> str:
+        """Return the folder for guests' channels, which is there by then. Raises Failed when they would not fit there."""
+        if trouble := self.trouble(link):
+            raise Failed(action="starting", reason=trouble)
+        os.makedirs(self._channels, mode=0o711, exist_ok=True)
+        return self._channels
+
     def _create(self, link: Link, machine: Machine, xml: str) -> Seen:
-        paused = truth(machine.conf.get("launchPaused", False))
+        # Deferred: nobody needs it before the first answer. `vdsmd.deferred` has it imported.
+        from drivers.vm.params import handling_of
+
+        paused = handling_of(machine.conf).launch_paused
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 if link.row.consoles:
@@ -116,15 +143,19 @@ class Launcher:
 
     def _started(self, machine: Machine, launched: Launched | None, error: Exception | None) -> None:
         self._watch.starting.pop(machine.vm_id, None)
-        self.launch_waiting()
-        if not self._machines.is_current(machine):
-            return
-        if isinstance(error, HypervisorDown):
+        unknown = isinstance(error, HypervisorDown)
+        if unknown:
             log.error("It is not known whether a machine has started vm=%s error=%s", machine.vm_id, error)
-        elif launched is None:
+            self._connection.lost(str(error))  # the next connection will show, and the others wait for it
+        self.launch_waiting()
+        if unknown or not self._machines.is_current(machine):
+            return
+        if launched is None:
             self._failed(machine, error)
         else:
-            self._machines.update(machine, conf=launched.conf, xml=launched.xml, started=time.time())
+            # What was heard of it meanwhile stays: it is in the present conf.
+            conf = {**machine.conf, **launched.learnt}
+            self._machines.update(machine, conf=conf, xml=launched.xml, started=time.time())
             self._watch.alive(machine, launched.seen)
             self._watch.adopt(machine, launched.pid)
             self._watch.look(machine)

@@ -22,7 +22,7 @@ log = logging.getLogger("libvirt")
 Tell = Callable[[str, str, Any], None]
 """`tell(vm_id, what, detail)`, in libvirt's thread: something happened to the machine. What, and its detail:
 started, changed, rebooted; stopped (an Ending); shut down (whether by the host); clock (offset in seconds);
-watchdog (its action); io-error (a pause code)."""
+watchdog (the wire's word for what it did); io-error (a pause code)."""
 
 THREAD = "libvirt-events"
 
@@ -35,7 +35,15 @@ ENDINGS = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: SAVED,
 }
 PAUSE_CODES = {"enospc": "ENOSPC", "eio": "EIO"}
-WATCHDOG_ACTIONS = ("none", "pause", "reset", "poweroff", "shutdown", "debug", "inject-nmi")
+WATCHDOG_ACTIONS = {
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_NONE: "ignore",
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_PAUSE: "pause",
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_RESET: "reset",
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_POWEROFF: "destroy",
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_SHUTDOWN: "shutdown",
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_DEBUG: "log",
+}
+"""In the wire's words, which has none for an interrupt that is injected: the machine runs on, as with 'ignore'."""
 
 
 class EventLoop:
@@ -74,9 +82,6 @@ class EventLoop:
 
 
 EVENTS = EventLoop()
-
-
-EVENTS = EventLoop()
 """The one of this process."""
 
 
@@ -106,7 +111,7 @@ def _lifecycle(event: int, detail: int) -> tuple[str, Any]:
 
 
 def _watchdog(action: int) -> tuple[str, str]:
-    return "watchdog", WATCHDOG_ACTIONS[action] if action < len(WATCHDOG_ACTIONS) else str(action)
+    return "watchdog", WATCHDOG_ACTIONS.get(action, "ignore")
 
 
 _MEANINGS: dict[int, Meaning] = {

@@ -21,13 +21,14 @@ from lxml import etree
 
 from drivers.errors import Busy, DriverError, Failed, HypervisorDown, NoSuchVm, NotResponding
 from drivers.vm import domxml, running
-from drivers.vm.contract import NO_ERROR, Virt
+from drivers.vm.contract import NO_ERROR, Identity, Virt
 from drivers.vm.hypervisors import Hypervisor, candidates, domain_type, hypervisor_of
 from drivers.vm.libvirt_events import EVENTS, Tell, register
-from drivers.vm.params import Conf, Defaults, normalise
+from drivers.vm.params import Conf
 from state.process import own_children
+from state.release import VERSION
 
-__all__ = ["EVENTS", "Defaults", "Link", "Seen", "normalise", "open_first"]
+__all__ = ["EVENTS", "Link", "Seen", "open_first"]
 
 log = logging.getLogger("libvirt")
 
@@ -42,6 +43,15 @@ UNREACHABLE = {
 TOO_LATE = {libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_AGENT_UNRESPONSIVE}
 
 PAUSED = {libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED, libvirt.VIR_DOMAIN_CRASHED}
+
+COUNTERS = (
+    libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_BALLOON
+    | libvirt.VIR_DOMAIN_STATS_VCPU
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
+    | libvirt.VIR_DOMAIN_STATS_BLOCK
+)
+"""What `vmstats.sample_of` looks at. A hypervisor that has not all of these gives the others."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -113,19 +123,22 @@ class Link:
             return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE if secure else 0))
 
     def known(self, vm_id: str, conf: Conf) -> tuple[Conf, int]:
-        """Return the configuration of a running machine with what libvirt made of it (aliases, addresses, ports), and the pid
-        of its QEMU, 0 when there is none to be seen. What cannot be known now is left as it is."""
+        """Return what libvirt made of the configuration of a running machine (of devices, and ports), and the pid of its
+        QEMU, 0 when there is none to be seen. What cannot be known now is left out."""
         try:
-            return running.read_back(self.xml(vm_id), conf), self._qemu_pid(vm_id)
+            read = running.read_back(self.xml(vm_id), conf)
         except DriverError as error:
             log.warning("Not everything is known of a machine vm=%s error=%s", vm_id, error)
-            return conf, 0
+            return {}, 0
+        return {key: value for key, value in read.items() if value != conf.get(key)}, self._qemu_pid(vm_id)
 
     def statistics(self) -> dict[str, dict[str, Any]]:
         """Return the counters of all domains, from one call. What a busy monitor would have to say is left out."""
         flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT if self.row.patient_stats else 0
         with _meaning("sampling"):
-            return {domain.UUIDString(): values for domain, values in self._connection.getAllDomainStats(0, flags)}
+            return {
+                domain.UUIDString(): values for domain, values in self._connection.getAllDomainStats(COUNTERS, flags)
+            }
 
     def ask_monitor(self, vm_id: str) -> None:
         """Return when the domain's monitor has answered a question. Which one does not matter."""
@@ -146,13 +159,17 @@ class Link:
             versions={name: f"{n // 1000000}.{n // 1000 % 1000}.{n % 1000}" for name, n in versions.items()},
         )
 
-    def definition(self, conf: Conf, *, channels_dir: str, console: str) -> str:
+    def definition(self, conf: Conf, *, channels_dir: str, console: str, identity: Identity, drive_cache: str) -> str:
         """Return the domain's XML. Raises Invalid or Unsupported."""
         return domxml.domain_xml(
             conf,
             virt_type=self.domain_type,
             channels_dir=channels_dir,
             console=console if self.row.consoles else None,
+            release=VERSION,
+            drive_cache=drive_cache,
+            net_filters=self.row.net_filters,
+            **msgspec.structs.asdict(identity),
         )
 
     # Doing

@@ -54,7 +54,8 @@ class Machine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     responds: bool = True
     ending: Ending | None = None
     shutdown: Shutdown | None = None
-    watchdog: dict[str, str] = {}
+    watchdog: dict[str, float | str] = {}
+    """The last event of its watchdog, as the wire tells it."""
     xml: str = ""
     """The domain's definition, where libvirt's own memory of it ends with our exec."""
 

@@ -59,7 +59,14 @@ class Monitors:
             self._host.in_loop(lambda v=vm_id: self._silent.discard(v))  # type: ignore[misc]
 
     def _again(self, link: Link, vm_id: str) -> None:
-        self._host.later(AGAIN, lambda: self.ask(link, [vm_id] if vm_id in self.silent else []))
+        self._host.later(AGAIN, lambda: self._ask_again(link, vm_id))
+
+    def _ask_again(self, link: Link, vm_id: str) -> None:
+        if vm_id in self._machines:
+            self.ask(link, [vm_id])
+        else:
+            # A later machine with this id is no business of ours.
+            self._silent.discard(vm_id)
 
     def _too_long(self, link: Link, vm_ids: list[str], asked: list[str]) -> None:
         """If the last that was asked is stuck, go on with those behind it."""

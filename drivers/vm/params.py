@@ -65,7 +65,14 @@ class NumaNode(View, frozen=True, kw_only=True):
     memory: Natural = 0
 
 
-class Machine(View, frozen=True, kw_only=True):
+class Handling(View, frozen=True, kw_only=True):
+    """What of a configuration is looked at when the machine is started or shut down."""
+
+    acpi_enable: bool = True
+    launch_paused: bool = False
+
+
+class Machine(Handling, frozen=True, kw_only=True):
     """What a configuration says about the machine itself: a typed view of it, like those of its devices.
     Sizes are in MiB."""
 
@@ -92,7 +99,6 @@ class Machine(View, frozen=True, kw_only=True):
     kernel: str = ""
     initrd: str = ""
     kernel_args: str = ""
-    acpi_enable: bool = True
     kvm_enable: bool = True
     hyperv_enable: bool = False
     tablet_enable: bool = False
@@ -101,7 +107,6 @@ class Machine(View, frozen=True, kw_only=True):
     nice: int = 0
     custom: dict[str, Any] = {}
     client_ip: str = ""
-    launch_paused: bool = False
     devices: list[dict[str, Any]] = []
 
     @property
@@ -136,6 +141,11 @@ def normalise(params: dict[str, Any], defaults: Defaults = Defaults()) -> Conf: 
 def machine_of(conf: Conf) -> Machine:
     """The typed view of a configuration."""
     return convert(conf, Machine)
+
+
+def handling_of(conf: Conf) -> Handling:
+    """The same of what matters for starting and shutting down: also for a machine of which we know hardly more than its id."""
+    return convert(conf, Handling)
 
 
 def _plain(value: Any, where: str, depth: int) -> Any:

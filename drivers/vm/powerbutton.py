@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from drivers.base import Host
-from drivers.errors import DriverError, NoSuchVm
+from drivers.errors import DriverError, Failed, NoSuchVm
 from drivers.vm.connection import Connection
 from drivers.vm.contract import TABLE, Move
 from drivers.vm.machine import Machine, Machines, Shutdown
@@ -26,12 +26,14 @@ log = logging.getLogger("vm")
 
 
 class PowerButton:
-    """All calls come from the loop's thread, but `ask`, which comes from a worker with the machine's key."""
+    """All calls come from the loop's thread, but `ask`, which comes from a worker with the machine's key. `look` has it
+    looked at how a machine is."""
 
-    def __init__(self, host: Host, machines: Machines, connection: Connection) -> None:
+    def __init__(self, host: Host, machines: Machines, connection: Connection, look: Callable[[Machine], None]) -> None:
         self._host = host
         self._machines = machines
         self._connection = connection
+        self._look = look
         self._timers: dict[str, Any] = {}
 
     def ask(self, link: Link, machine: Machine, plan: Shutdown) -> None:
@@ -56,10 +58,13 @@ class PowerButton:
         plan = machine.shutdown
         if plan is not None:
             due = plan.pressed_at + plan.patience if plan.pressed_at else plan.press_at
-            wait = max(0.0, due - time.monotonic())
-            self._timers[machine.vm_id] = self._host.later(wait, lambda: self._due(machine, plan))
+            self._wait(machine, plan, max(0.0, due - time.monotonic()))
+
+    def _wait(self, machine: Machine, plan: Shutdown, seconds: float) -> None:
+        self._timers[machine.vm_id] = self._host.later(seconds, lambda: self._due(machine, plan))
 
     def _due(self, machine: Machine, plan: Shutdown) -> None:
+        del self._timers[machine.vm_id]
         link = self._connection.link
         if machine.shutdown is not plan or not self._machines.is_current(machine):
             return
@@ -67,17 +72,24 @@ class PowerButton:
             log.warning("The guest did not heed the power button vm=%s", machine.vm_id)
             self._give_up(machine, plan)
         elif link is None:
-            self._host.later(1.0, lambda: self._due(machine, plan))
+            self._wait(machine, plan, 1.0)
         else:
             step: Callable[[], object] = partial(self._force if plan.pressed_at else self._press, link, machine, plan)
             self._host.submit(step, partial(self._stepped, machine, plan), key=machine.vm_id)
 
     def _press(self, link: Link, machine: Machine, plan: Shutdown) -> Shutdown:
-        """In a worker: press the button, or where the machine has none, do by force what it stands for."""
+        """In a worker: press the button, or where there is none to be pressed, do by force what it stands for."""
         if not plan.has_button:
             self._force(link, machine, plan)
         else:
-            link.press(machine.vm_id, reboot=plan.reboot)
+            try:
+                link.press(machine.vm_id, reboot=plan.reboot)
+            except Failed as error:
+                if not plan.force:
+                    raise
+                # A guest that is paused, for one, has no use for its button.
+                log.warning("The power button cannot be pressed vm=%s error=%s", machine.vm_id, error)
+                self._force(link, machine, plan)
         pressed = msgspec.structs.replace(plan, pressed_at=time.monotonic())
         with self._machines.lock:
             if machine.shutdown is plan:
@@ -103,5 +115,7 @@ class PowerButton:
             mine = machine.shutdown is not None and machine.shutdown.press_at == plan.press_at
             if mine and (machine.status, Move.GIVE_UP) in TABLE:
                 self._machines.move(machine, Move.GIVE_UP, shutdown=None)
+                # It may be paused, and then has been all the time.
+                self._host.in_loop(lambda: self._look(machine))
             elif mine:
                 self._machines.update(machine, shutdown=None)

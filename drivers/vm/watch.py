@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from drivers.base import Host
-from drivers.errors import NotResponding
+from drivers.errors import DriverError, NotResponding
 from drivers.vm.connection import Connection
 from drivers.vm.contract import (
     ADMIN_SHUTDOWN,
@@ -70,7 +70,7 @@ class Watch:
         self._settings = settings
         self._notes: dict[str, tuple[Machine, Notes]] = {}
         self._unseen: list[Machine] = []
-        """Machines of which something was heard between the listing of all and the word that we are connected."""
+        """Machines to look at when we are connected: something happened after the listing of all, or before it."""
 
     # Comparing what we have with what is there
 
@@ -98,7 +98,11 @@ class Watch:
         """A domain is ours, but we have no record of it: show it, and never touch it unasked."""
         log.warning("A domain is ours but not on record, taking it in vm=%s", vm_id)
         machine = Machine(vm_id=vm_id, conf={"vmId": vm_id, "vmName": vm_id, "devices": []}, created=time.time())
-        self._machines.add(machine)
+        try:
+            self._machines.add(machine)
+        except DriverError as error:
+            log.error("A domain cannot be taken in vm=%s error=%s", vm_id, error)
+            return
         self.notes(machine).started = True
         self.alive(machine, seen)
         self._learn(link, machine)
@@ -112,7 +116,8 @@ class Watch:
     def _learn(self, link: Link, machine: Machine) -> None:
         def learnt(known: tuple[dict[str, Any], int] | None, error: Exception | None) -> None:
             if known is not None and self._machines.is_current(machine):
-                self._machines.update(machine, conf=known[0], started=machine.started or time.time())
+                conf = {**machine.conf, **known[0]}
+                self._machines.update(machine, conf=conf, started=machine.started or time.time())
                 self.adopt(machine, known[1])
 
         vm_id, conf = machine.vm_id, machine.conf
@@ -146,12 +151,9 @@ class Watch:
         note = _NOTED.get(what)
         if note is not None:
             note(self.notes(machine), detail)
-        elif machine.status not in UNBORN:
+        elif machine.status not in UNBORN or self.notes(machine).started:
             self._happened(machine, what, detail)
-        if self._connection.link is None:
-            self._unseen.append(machine)
-        else:
-            self.look(machine)
+        self.look(machine)
 
     def _happened(self, machine: Machine, what: str, detail: Any) -> None:
         level = logging.DEBUG if what == "changed" else logging.INFO
@@ -161,14 +163,17 @@ class Watch:
         elif what == "clock":
             self._machines.update(machine, conf={**machine.conf, "timeOffset": str(detail)})
         elif what == "watchdog":
-            self._machines.update(machine, watchdog={"time": str(int(time.time())), "action": detail})
+            self._machines.update(machine, watchdog={"time": time.time(), "action": detail})
         elif what == "io-error":
             self._machines.update(machine, pause_code=detail)
 
     def look(self, machine: Machine) -> None:
-        """Ask libvirt how the machine is, and go by that."""
+        """Ask libvirt how the machine is, and go by that; when it is not there now, as soon as it is."""
         link = self._connection.link
-        if link is None or machine.is_down or machine.status in UNBORN:
+        if machine.is_down or machine.status in UNBORN:
+            return
+        if link is None:
+            self._unseen.append(machine)
             return
         timeout = self._settings().command_timeout
         self._host.submit(
@@ -213,12 +218,15 @@ class Watch:
 
     def _end(self, machine: Machine) -> None:
         if self._machines.is_current(machine):
+            ending = ending_of(machine, self.notes(machine))
             self.forget(machine)
-            self._machines.end(machine, ending_of(machine, self.notes(machine)))
+            self._machines.end(machine, ending)
 
     def forget(self, machine: Machine) -> None:
-        """Stop watching the machine's process."""
+        """Stop watching the machine and its process."""
         self._host.children.forget(_child(machine))
+        if self._notes.get(machine.vm_id, (None, None))[0] is machine:
+            del self._notes[machine.vm_id]
 
     def adopt(self, machine: Machine, pid: int) -> None:
         """Know the machine's QEMU, so that its end is noticed whatever libvirt says."""

@@ -229,7 +229,7 @@ def test_a_sign_of_life_that_cannot_be_noted_hurts_nobody(tmp_path: Path, caplog
 
 
 def test_slow_verbs_are_isolated_by_their_key(caller: Caller) -> None:
-    for name, args in (("setVmTicket", ("v1", "x")), ("create", ({"vmId": "v2"},)), ("create", ({"vmId": 5},))):
+    for name, args in (("setVmTicket", ("V1", "x")), ("create", ({"vmId": "v2"},)), ("create", ({"vmId": 5},))):
         caller.send(xmlrpc.client.dumps(args, name).encode())
     assert [(key, timeout) for _, _, key, timeout in caller.node.submitted] == [("v1", 7.0), ("v2", 60.0), (None, 60.0)]
     assert not caller.answers

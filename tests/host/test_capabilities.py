@@ -15,7 +15,7 @@ from vdsmd.host import hardware
 from vdsmd.host.capabilities import capabilities
 from vdsmd.host.facts import Settings, Shown
 from vdsmd.host.files import Files, cpu_list
-from vdsmd.host.links import Addresses, current_addresses, describe, kinds, last_client
+from vdsmd.host.links import Addresses, current_addresses, describe, kinds, last_client, our_end
 
 ADDRESSES = {"br0": Addresses(v4=["192.0.2.5/24", "192.0.2.6/32"], v6=["2001:db8::5/64"])}
 
@@ -115,17 +115,25 @@ def test_the_addresses_of_this_host() -> None:
 
 
 @pytest.mark.parametrize(
-    ("client", "address", "device"),
+    ("client", "address", "ours", "device"),
     [
-        ("192.0.2.77:40000", "192.0.2.77", "br0"),
-        ("2001:db8::77:40000", "2001:db8::77", "br0"),
-        ("::ffff:192.0.2.77:40000", "192.0.2.77", "br0"),
-        ("198.51.100.1:40000", "198.51.100.1", ""),
-        ("", "", ""),
+        ("192.0.2.77:40000", "192.0.2.77", "192.0.2.5", "br0"),
+        ("2001:db8::77:40000", "2001:db8::77", "2001:db8::5", "br0"),
+        ("::ffff:192.0.2.77:40000", "192.0.2.77", "192.0.2.6", "br0"),
+        ("198.51.100.1:40000", "198.51.100.1", "192.0.2.5", "br0"),  # from behind a router
+        ("198.51.100.1:40000", "198.51.100.1", "198.51.100.2", ""),
+        ("198.51.100.1:40000", "198.51.100.1", "", ""),
+        ("", "", "192.0.2.5", ""),
     ],
 )
-def test_who_called_last(client: str, address: str, device: str) -> None:
-    assert last_client(ADDRESSES, client) == {"lastClient": address, "lastClientIface": device}
+def test_who_called_last(client: str, address: str, ours: str, device: str) -> None:
+    found = last_client(ADDRESSES, client, our_end=lambda _: ours)
+    assert found == {"lastClient": address, "lastClientIface": device}
+
+
+def test_our_end_of_a_way() -> None:
+    assert our_end("127.0.0.1") == "127.0.0.1"
+    assert our_end("255.255.255.255") == ""  # what nobody can call from
 
 
 def test_a_list_of_processors() -> None:

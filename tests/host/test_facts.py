@@ -14,7 +14,7 @@ import pytest
 
 from drivers.base import Host
 from drivers.errors import HardwareUnknown, NotResponding
-from drivers.vm.contract import Virt
+from drivers.vm.contract import Identity, Virt
 from state import records
 from state.children import ChildTable
 from state.directory import StateDirectory
@@ -187,6 +187,18 @@ def test_capabilities_and_hardware(bench: Bench, laid_out: Layout) -> None:
         host.hardware()
     laid_out.write("/sys/class/dmi/id/sys_vendor", "A Vendor\n")
     assert host.hardware() == {"systemManufacturer": "A Vendor"}
+    host.quiesce(time.monotonic())
+
+
+def test_what_guests_are_told_of_it(bench: Bench, laid_out: Layout) -> None:
+    host = make(bench, laid_out)
+    host.start()
+    laid_out.write("/etc/os-release", "ID=nobodys\n")
+    assert host.identity() == Identity()
+    laid_out.write("/etc/vdsm/vdsm.id", "11111111-2222-3333-4444-555555555555\n")
+    laid_out.write("/etc/os-release", 'ID=debian\nVERSION_ID="12"\n')
+    told = Identity(host_uuid="11111111-2222-3333-4444-555555555555", os_name="Debian", os_version="12")
+    assert host.identity() == told
     host.quiesce(time.monotonic())
 
 

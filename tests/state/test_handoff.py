@@ -12,7 +12,7 @@ import pytest
 from state import handoff
 from state.directory import StateDirectory
 from state.handoff import Document, HandOff, load, receive
-from state.records import Record, RecordError, decode, pack
+from state.records import Record, RecordError, pack
 
 
 class Count(Record):
@@ -23,15 +23,14 @@ EXECS = """
 import os, sys
 from state.directory import StateDirectory
 from state.handoff import HandOff, receive
-from state.records import Record, decode
+from state.records import Record
 class Count(Record):
     value: int = 0
 given = os.environ.pop("GIVEN", "").split(":")
 document = receive(*given) if given[0] else None
 directory = StateDirectory(sys.argv[1])
 hand = HandOff(directory, document)
-entry = hand.entry("count")
-count = decode(Count, entry, "owners.count") if entry else Count()
+count = hand.record("count", Count) or Count()
 path = sys.argv[1] + "/log"
 log = hand.fds.obtain("log", lambda: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
 hand.settle()
@@ -75,9 +74,8 @@ def test_the_right_one_is_received(tmp_path: Path) -> None:
     received = receive(path, document.nonce)
     assert received == document and os.path.exists(path)  # kept until the commit
     hand = HandOff(StateDirectory(str(tmp_path)), received)
-    entry = hand.entry("count")
-    assert entry is not None and decode(Count, entry, "owners.count").value == 3
-    assert hand.generation == 1 and hand.entry("nobody") is None
+    assert hand.record("count", Count) == Count(value=3)
+    assert hand.generation == 1 and hand.record("nobody", Count) is None
     hand.commit()
     assert not os.path.exists(path)
 

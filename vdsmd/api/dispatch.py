@@ -221,13 +221,13 @@ def _is_name(name: str) -> bool:
 
 
 def _key(verb: Verb, named: dict[str, Any]) -> str | None:
-    """Return what isolates this call from others."""
+    """Return what isolates this call from others: an id, which callers may write in either case."""
     if verb.key is None:
         return None
     value: Any = named
     for step in verb.key.split("."):
         value = value.get(step) if isinstance(value, dict) else None
-    return value if isinstance(value, str) else None
+    return value.lower() if isinstance(value, str) else None
 
 
 def shown(named: dict[str, Any]) -> str:

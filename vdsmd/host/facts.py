@@ -20,7 +20,7 @@ import msgspec
 
 from drivers.base import Host
 from drivers.errors import NotResponding
-from drivers.vm.contract import Virt
+from drivers.vm.contract import Identity, Virt
 from state.records import Part, Record
 from vdsmd.config import Config, Vars
 
@@ -198,6 +198,10 @@ class HostFacts:
         `client` is the address (and port) of the client that called last over the network, or ''.
         """
         return self._surveyor().capabilities(self._settings, self._guests.virt(), client)
+
+    def identity(self) -> Identity:
+        """Return what guests are told of this host. For worker threads."""
+        return self._surveyor().identity()
 
     def hardware(self) -> dict[str, str]:
         """Return the info of getVdsHardwareInfo. Raises HardwareUnknown. For worker threads."""

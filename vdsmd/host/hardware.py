@@ -24,6 +24,7 @@ NO_UUID = {
 ID_FILE = "/etc/vdsm/vdsm.id"
 OUR_IDS = uuid.UUID("1d0f4f2c-6a39-4c55-8e70-2f0b6a4bd0f5")
 SYSTEMS = {"debian": "Debian", "rhel": "RHEL", "fedora": "Fedora", "ovirt": "oVirt Node", "ovirt-node": "oVirt Node"}
+UNKNOWN = "unknown"
 
 
 def host_id(files: Files) -> str:
@@ -63,7 +64,7 @@ def operating_system(files: Files) -> dict[str, str]:
     """Return name (one of the names engines know, or 'unknown'), version and release of the distribution."""
     told = files.pairs("/etc/os-release", "=")
     ids = [told.get("VARIANT_ID", ""), told.get("ID", ""), *told.get("ID_LIKE", "").split()]
-    name = next((SYSTEMS[each] for each in ids if each in SYSTEMS), "unknown")
+    name = next((SYSTEMS[each] for each in ids if each in SYSTEMS), UNKNOWN)
     release = told.get("BUILD_ID") or told.get("VERSION_CODENAME", "")
     return {"name": name, "version": told.get("VERSION_ID", ""), "release": release}
 

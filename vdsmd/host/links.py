@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from fnmatch import fnmatch
 from ipaddress import IPv6Address, ip_address, ip_interface
 from typing import Any
@@ -74,8 +75,22 @@ def current_addresses() -> dict[str, Addresses]:
     return found
 
 
-def last_client(addresses: dict[str, Addresses], client: str) -> dict[str, str]:
-    """Return the keys lastClient and lastClientIface: an address, and the device in whose network it lies ('' if none)."""
+def our_end(client: str) -> str:
+    """Return the address of ours from which the kernel answers `client`, '' when no way leads there."""
+    family = socket.AF_INET6 if ":" in client else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((client, 9))  # which sends nothing
+            return str(probe.getsockname()[0]).partition("%")[0]
+    except OSError:
+        return ""
+
+
+def last_client(
+    addresses: dict[str, Addresses], client: str, our_end: Callable[[str], str] = our_end
+) -> dict[str, str]:
+    """Return the keys lastClient and lastClientIface: an address, and the device with the address of ours that it sees us at
+    ('' if that is not known)."""
     address = client.rpartition(":")[0]
     try:
         found = ip_address(address)
@@ -83,8 +98,9 @@ def last_client(addresses: dict[str, Addresses], client: str) -> dict[str, str]:
         return {"lastClient": "", "lastClientIface": ""}
     mapped = getattr(found, "ipv4_mapped", None)
     found = mapped or found
+    ours = our_end(str(found))
     device = (
-        name for name, mine in addresses.items() if any(found in ip_interface(a).network for a in mine.v4 + mine.v6)
+        name for name, mine in addresses.items() if any(ours == str(ip_interface(a).ip) for a in mine.v4 + mine.v6)
     )
     return {"lastClient": str(found), "lastClientIface": next(device, "")}
 

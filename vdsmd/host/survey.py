@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drivers.vm.contract import Virt
+from drivers.vm.contract import Identity, Virt
 from vdsmd.host import capabilities, hardware, sampling
 from vdsmd.host.facts import Sample, Settings, Shown
 from vdsmd.host.files import Files
@@ -25,6 +25,11 @@ class Survey:
     def capabilities(self, settings: Settings, virt: Virt, client: str) -> dict[str, Any]:
         addresses = current_addresses()
         return capabilities.capabilities(self._files, settings, virt, addresses) | last_client(addresses, client)
+
+    def identity(self) -> Identity:
+        system = hardware.operating_system(self._files)
+        name = "" if system["name"] == hardware.UNKNOWN else system["name"]
+        return Identity(host_uuid=hardware.host_id(self._files), os_name=name, os_version=system["version"])
 
     def hardware(self) -> dict[str, str]:
         return hardware.information(self._files)

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from drivers.errors import DriverError, Failed, HypervisorDown, NoSuchVm
-from drivers.vm.contract import HOST_SHUTDOWN, LOST_QEMU, USER_SHUTDOWN, Ending, Virt
+from drivers.vm.contract import HOST_SHUTDOWN, LOST_QEMU, USER_SHUTDOWN, Ending, Identity, Virt
 from drivers.vm.hypervisors import Hypervisor
 from drivers.vm.link import Seen
 
 Event = tuple[str, str, Any]
 
-ROW = Hypervisor(prefix="fake:///", children_are_ours=True, consoles=False)
+ROW = Hypervisor(prefix="fake:///", children_are_ours=True, consoles=False, channels=False)
 
 
 class FakeLibvirt:
@@ -32,6 +32,7 @@ class FakeLibvirt:
         self.down = ""
         """Why it cannot be opened."""
         self.opened = 0
+        self.closed = 0
         self.refuses: dict[str, DriverError] = {}
         """What calls on a machine raise, by its id."""
         self.gates: dict[str, threading.Event] = {}
@@ -65,7 +66,7 @@ class FakeLibvirt:
     # As Link
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        self.closed += 1
 
     def observe(self, vm_id: str) -> Seen | None:
         self._ask("observe", vm_id)
@@ -78,7 +79,7 @@ class FakeLibvirt:
         return vm_id in self.ours
 
     def known(self, vm_id: str, conf: dict[str, Any]) -> tuple[dict[str, Any], int]:
-        return {**conf, "known": True}, 0
+        return {"known": True}, 0
 
     def statistics(self) -> dict[str, dict[str, Any]]:
         self._ask("statistics", "statistics")
@@ -91,8 +92,10 @@ class FakeLibvirt:
     def virt(self) -> Virt:
         return Virt(machines=["pc"])
 
-    def definition(self, conf: dict[str, Any], *, channels_dir: str, console: str) -> str:
-        self.definitions[conf["vmId"]] = conf
+    def definition(
+        self, conf: dict[str, Any], *, channels_dir: str, console: str, identity: Identity, drive_cache: str
+    ) -> str:
+        self.definitions[conf["vmId"]] = {**conf, "identity": identity, "drive_cache": drive_cache}
         return str(conf["vmId"])
 
     def create(self, xml: str, *, paused: bool = False) -> Seen:
@@ -118,6 +121,8 @@ class FakeLibvirt:
 
     def press(self, vm_id: str, *, reboot: bool) -> None:
         self._ask("reboot" if reboot else "press", vm_id)
+        if self.domains[vm_id].paused:
+            raise Failed(action="pressing the power button", reason="domain is not running")
 
     def reset(self, vm_id: str) -> None:
         self._ask("reset", vm_id)

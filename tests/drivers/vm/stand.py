@@ -36,6 +36,8 @@ VARS = {
     "console_max_mb": 1.0,
     "console_keep": 2,
     "nic_model": "rtl8139,pv",
+    "default_bridge": "engine",
+    "qemu_drive_cache": "none",
 }
 
 

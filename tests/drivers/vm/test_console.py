@@ -157,7 +157,7 @@ def test_nothing_is_lost_or_doubled_over_many_runs(desk: Desk, keeps_descriptor:
             desk.consoles.quiesce(time.monotonic() + 60)
         else:
             desk.again()
-            desk.consoles.claim(VM)
+            desk.consoles.claim(VM, lives=True)
 
     desk.consoles.prepare(VM)
     guest = desk.guest()
@@ -198,7 +198,8 @@ def pending(fd: int) -> int:
     return size[0]
 
 
-def test_an_inherited_descriptor_is_taken(desk: Desk, stand: Stand) -> None:
+@pytest.mark.parametrize("lives", [True, False])
+def test_an_inherited_descriptor_is_taken(desk: Desk, stand: Stand, lives: bool) -> None:
     desk.consoles.prepare(VM)
     guest = desk.guest()
     guest.say(b"before the exec, ")
@@ -207,7 +208,7 @@ def test_an_inherited_descriptor_is_taken(desk: Desk, stand: Stand) -> None:
     kept = {name: getattr(stand.host, name) for name in stand.host.__struct_fields__}
     successor = Consoles(Host(**{**kept, "fds": inherited}), limit=1 << 20, keep=1)
     os.unlink(desk.consoles.prefix(VM) + ".out")  # the descriptor is all there is
-    successor.claim(VM)
+    successor.claim(VM, lives=lives)
     successor.start()
     until(lambda: f"vm/{VM}/console" not in inherited, 60)
     successor.quiesce(time.monotonic() + 60)
@@ -217,8 +218,30 @@ def test_an_inherited_descriptor_is_taken(desk: Desk, stand: Stand) -> None:
 
 
 def test_a_fifo_that_is_gone_cannot_be_claimed(desk: Desk) -> None:
-    desk.consoles.claim(VM)
+    desk.consoles.claim(VM, lives=True)
     assert desk.held.names("vm/") == []
+
+
+def test_for_a_guest_that_has_ended_nothing_is_opened_anew(desk: Desk) -> None:
+    desk.consoles.prepare(VM)
+    desk.again()
+    desk.consoles.claim(VM, lives=False)
+    assert desk.held.names("vm/") == []
+
+
+def test_claiming_twice_is_claiming_once(desk: Desk) -> None:
+    desk.consoles.prepare(VM)
+    desk.consoles.claim(VM, lives=True)
+    assert desk.held.names("vm/") == [f"vm/{VM}/console"]
+
+
+def test_a_console_that_cannot_be_opened_costs_nothing_else(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    path = Path(desk.consoles.prefix(VM) + ".out")
+    path.parent.mkdir(parents=True)
+    path.symlink_to(path)
+    desk.consoles.claim(VM, lives=True)
+    assert desk.held.names("vm/") == []
+    assert f"vm={VM}" in caplog.text
 
 
 def test_what_is_removed_is_read_to_the_end_first(desk: Desk) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,8 @@ from drivers.errors import (
     TicketFailed,
     VmExists,
 )
+from drivers.vm.contract import AGENT_CHANNELS, Identity, channel, no_room
+from drivers.vm.hypervisors import Hypervisor
 from drivers.vm.link import Seen
 from tests.drivers.vm.conftest import OTHER, VM
 from tests.drivers.vm.fake import FakeLibvirt
@@ -245,6 +249,77 @@ def test_tickets(stand: Stand) -> None:
         stand.driver.deeds.set_ticket(VM, "secret", 30, "keep")
 
 
+def test_a_ticket_for_one_that_is_not_there_yet(build: Callable[..., Stand]) -> None:
+    stand = build(settle=True)
+    stand.libvirt.refuses[VM] = NoSuchVm()
+    stand.create(VM)
+    until(lambda: stand.driver.link_status().startswith("connected"), 60)
+    with pytest.raises(TicketFailed, match="not been started yet"):
+        stand.driver.deeds.set_ticket(VM, "secret", 30, "keep")
+
+
+# What a start is given
+
+
+def test_guests_are_told_of_their_host(build: Callable[..., Stand]) -> None:
+    stand = build(qemu_drive_cache="writeback", default_bridge="br7")
+    host = Identity(host_uuid="a", os_name="b", os_version="c")
+    stand.driver.identify = lambda: host
+    stand.create(VM, macAddr="00:1a:4a:16:01:51")
+    stand.await_status(VM, "Up")
+    given = stand.libvirt.definitions[VM]
+    assert (given["identity"], given["drive_cache"]) == (host, "writeback")
+    assert [nic["network"] for nic in given["devices"] if nic["type"] == "interface"] == ["br7"]
+
+
+@pytest.mark.parametrize(("asked", "paused"), [("TRUE", True), (True, True), ("1", False), ("yes", False)])
+def test_only_true_says_yes(stand: Stand, asked: object, paused: bool) -> None:
+    stand.create(VM, launchPaused=asked, acpiEnable=asked)
+    stand.await_status(VM, "Paused" if paused else "Up")
+    if not paused:
+        with pytest.raises(NoWayToShutDown):
+            shut_down(stand)
+
+
+CHANNELS = Hypervisor(prefix="fake:///", consoles=False)
+
+
+@pytest.mark.parametrize(("length", "fits"), [(38, True), (39, False)])
+def test_sockets_of_channels_must_fit(length: int, fits: bool) -> None:
+    folder = "/".ljust(length, "x") + "/channels"
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(OSError, match="No such file" if fits else "too long"):
+        probe.connect(channel(folder, VM, max(AGENT_CHANNELS, key=len)))
+    assert (no_room(folder) == "") is fits
+
+
+def test_channels_that_do_not_fit_are_told_at_the_start_and_of_each_machine(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = tmp_path / ("long" * 20)
+    base.mkdir()
+    stand = Stand(base, FakeLibvirt(CHANNELS))
+    try:
+        until(lambda: stand.driver.link_status().startswith("connected"), 60)
+        stand.calm()
+        assert "run_dir" in caplog.text
+        stand.create(VM)
+        found = stand.await_status(VM, "Down")
+        assert found["exitReason"] == 3
+        assert "[paths] run_dir" in found["exitMessage"]
+        assert stand.libvirt.calls("create") == []
+    finally:
+        stand.stop()
+
+
+def test_whether_it_has_started_is_looked_at_when_the_connection_broke_meanwhile(stand: Stand) -> None:
+    stand.libvirt.refuses[VM] = HypervisorDown(reason="it broke")
+    stand.create(VM)
+    found = stand.await_status(VM, "Down")
+    assert found["exitReason"] == 3
+    assert "interrupted" in found["exitMessage"]
+    assert stand.libvirt.opened == 2
+
+
 # The power button
 
 
@@ -326,6 +401,39 @@ def test_no_button_and_no_force_is_no_way(stand: Stand) -> None:
     shut_down(stand, force=True)
     assert stand.await_status(VM, "Down")["exitReason"] == 6
     assert stand.libvirt.calls("press") == []
+
+
+def test_a_paused_guest_does_not_hear_the_button(stand: Stand) -> None:
+    stand.run(VM)
+    stand.does(VM, lambda: stand.driver.deeds.pause(VM))
+    with pytest.raises(Failed, match="not running"):
+        shut_down(stand)
+    stand.await_status(VM, "Paused")
+    shut_down(stand, force=True)
+    stats = stand.await_status(VM, "Down")
+    assert (stats["exitCode"], stats["exitReason"]) == (0, 6)
+
+
+def test_a_paused_guest_is_forced_when_its_time_comes(stand: Stand) -> None:
+    stand.run(VM)
+    stand.does(VM, lambda: stand.driver.deeds.pause(VM))
+    shut_down(stand, delay=0.05, force=True)
+    assert stand.await_status(VM, "Down")["exitReason"] == 6
+    assert stand.libvirt.calls("press") == [VM]
+
+
+def test_a_button_is_pressed_once_when_libvirt_comes_back(stand: Stand) -> None:
+    stand.run(VM)
+    shut_down(stand, delay=3600)
+    stand.libvirt.down = "it went away"
+    stand.inside(lambda: stand.driver._connection.lost("it went away"))
+    machine = stand.driver._machines.get(VM)
+    plan = machine.shutdown
+    assert plan is not None
+    stand.inside(lambda: stand.driver._button._due(machine, plan))
+    waiting = stand.driver._button._timers[VM]
+    stand.inside(lambda: stand.driver._button.arm(machine))  # a re-exec was refused
+    assert (waiting.cancelled, list(stand.driver._button._timers)) == (True, [VM])
 
 
 def test_a_button_that_cannot_be_pressed_is_told(stand: Stand) -> None:

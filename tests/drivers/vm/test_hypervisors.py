@@ -79,3 +79,5 @@ def test_capabilities_are_data() -> None:
     assert [row.children_are_ours for row in rows] == [True, False, False]
     assert [row.volatile for row in rows] == [False, False, True]
     assert [row.remote for row in rows] == [False, True, False]
+    assert [row.channels for row in rows] == [True, True, False]
+    assert [row.net_filters for row in rows] == [False, True, True]

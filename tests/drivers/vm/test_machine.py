@@ -59,7 +59,10 @@ def test_every_state_of_the_table_can_be_reached() -> None:
 def test_a_record_round_trips() -> None:
     plan = Shutdown(press_at=1.5, patience=3, force=True)
     record = VmRecord(
-        machines=[machine(ending=MISSING, status=Status.DOWN), machine(OTHER, shutdown=plan, watchdog={"time": "1"})],
+        machines=[
+            machine(ending=MISSING, status=Status.DOWN),
+            machine(OTHER, shutdown=plan, watchdog={"time": 1.5, "action": "log"}),
+        ],
         samples="{}",
         uri="qemu:///system",
     )

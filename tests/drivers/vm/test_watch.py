@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from drivers.errors import Failed
-from drivers.vm import watch
+from drivers.errors import DriverError, Failed, NoSuchVm
+from drivers.vm import libvirt_events, watch
 from drivers.vm.contract import (
     ADMIN_SHUTDOWN,
     HOST_SHUTDOWN,
@@ -22,6 +23,7 @@ from drivers.vm.contract import (
 from drivers.vm.link import Seen
 from drivers.vm.machine import Machine, Shutdown
 from drivers.vm.watch import Notes, ending_of
+from state.children import Exit
 from tests.drivers.vm.conftest import OTHER, VM
 from tests.drivers.vm.fake import FakeLibvirt
 from tests.drivers.vm.stand import Stand
@@ -165,7 +167,40 @@ def test_clock_and_watchdog(stand: Stand) -> None:
     stand.calm()
     stats = stand.stats(VM)
     assert stats["timeOffset"] == "3600"
-    assert stats["watchdogEvent"]["action"] == "reset"
+    event = stats["watchdogEvent"]
+    assert event.keys() == {"time", "action"}
+    assert (type(event["time"]), event["action"]) == (float, "reset")
+
+
+def test_what_is_heard_while_a_machine_is_started_stays(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = stand.libvirt.known
+
+    def slowly(vm_id: str, conf: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        stand.libvirt.tell(vm_id, "clock", 3600)
+        stand.libvirt.tell(vm_id, "watchdog", "pause")
+        return known(vm_id, conf)
+
+    monkeypatch.setattr(stand.libvirt, "known", slowly)
+    stand.run(VM)
+    shown = stand.driver.list_full([VM])[0]
+    assert (shown["timeOffset"], shown["known"]) == ("3600", True)
+    assert stand.stats(VM)["watchdogEvent"]["action"] == "pause"
+
+
+def test_what_is_heard_of_a_predecessor_is_not_of_the_one_that_is_started(stand: Stand) -> None:
+    gate = stand.libvirt.gates[VM] = threading.Event()
+    stand.create(VM)
+    stand.await_status(VM, "Powering up")
+    stand.libvirt.tell(VM, "clock", 3600)
+    gate.set()
+    stand.await_status(VM, "Up")
+    stand.calm()
+    assert stand.stats(VM)["timeOffset"] == "0"
+
+
+def test_the_contract_knows_every_action_of_a_watchdog() -> None:
+    words = [libvirt_events._watchdog(action)[1] for action in range(8)]
+    assert words == ["ignore", "pause", "reset", "destroy", "shutdown", "log", "ignore", "ignore"]
 
 
 def test_a_machine_that_cannot_be_seen_is_not_down(stand: Stand) -> None:
@@ -290,3 +325,63 @@ def test_what_happens_while_libvirt_is_being_listed_is_not_missed(build: Callabl
     late.domains = {VM: Seen(False)}
     second = build(late, left=left)
     assert ended(second) == (0, 7)
+
+
+def test_an_end_that_is_noticed_without_libvirt_is_looked_at_when_it_comes(build: Callable[..., Stand]) -> None:
+    libvirt = FakeLibvirt()
+    stand = build(libvirt)
+    stand.run(VM)
+    libvirt.down = "it went away"
+    stand.inside(lambda: stand.driver._connection.lost("it went away"))
+    machine = stand.driver._machines.get(VM)
+    stand.inside(lambda: stand.driver._watch._exited(machine, Exit(name="qemu", pid=1, code=-9)))
+
+    def stale() -> dict[str, Seen]:
+        """The listing of a libvirt that has not noticed yet."""
+        listed = FakeLibvirt.observe_all(libvirt)
+        libvirt.domains.clear()
+        return listed
+
+    libvirt.observe_all = stale  # type: ignore[method-assign]
+    libvirt.down = ""
+    assert ended(stand) == (1, 2)
+
+
+def test_a_connection_that_cannot_list_is_closed(build: Callable[..., Stand], monkeypatch: pytest.MonkeyPatch) -> None:
+    libvirt = FakeLibvirt()
+    libvirt.domains = {VM: Seen(False)}
+    answers: list[bool | DriverError] = [Failed(action="listing", reason="it is upset"), NoSuchVm()]
+
+    def is_ours(_vm_id: str) -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, DriverError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(libvirt, "is_ours", is_ours)
+    stand = build(libvirt)
+    until(lambda: stand.driver.link_status().startswith("connected"), 60)
+    # The second time the stranger has ended since it was listed: it is none of ours, and no reason to fail.
+    assert (libvirt.opened, libvirt.closed, stand.driver.list_short([])) == (2, 1, [])
+
+
+def test_a_domain_that_cannot_be_taken_in_holds_up_nothing(build: Callable[..., Stand]) -> None:
+    libvirt = FakeLibvirt()
+    libvirt.domains = {VM: Seen(False)}
+    libvirt.ours = {VM}
+    stand = build(libvirt, settle=True)
+    stand.calm()
+    stand.inside(lambda: stand.driver._watch.take_in(libvirt, VM, Seen(False)))  # type: ignore[arg-type]
+    assert stand.driver.list_short([]) == [{"vmId": VM, "status": "Up"}]
+
+
+def test_nothing_is_kept_of_machines_that_are_gone(stand: Stand) -> None:
+    stand.run(VM)
+    stand.run(OTHER)
+    stand.libvirt.end(VM)
+    stand.await_status(VM, "Down")
+    stand.destroy(VM)
+    stand.destroy(OTHER)
+    stand.calm()
+    assert stand.driver._watch._notes == {}
+    assert stand.driver._button._timers == {}
