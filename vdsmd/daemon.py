@@ -28,7 +28,6 @@ from vdsmd.config import Config
 from vdsmd.endpoints import Endpoints
 from vdsmd.host.facts import HostFacts
 from vdsmd.journal import Journal
-from vdsmd.kept import keep
 from vdsmd.loop import READ, Loop
 from vdsmd.reexec import Reexec
 from vdsmd.workers import Workers
@@ -117,6 +116,8 @@ class Daemon:
             self._loop.call_later(SETTLE_AGAIN, self.settle_in)
 
     def _keep_release(self) -> None:
+        from vdsmd.kept import keep  # deferred: `vdsmd.deferred` has it imported by now
+
         def kept(root: str | None, error: Exception | None) -> None:
             self.reexec.kept = root or ""
             if error is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 
 MODULES = (
+    "vdsmd.kept",
     "vdsmd.api.contract",
     "vdsmd.api.introspection",
     "vdsmd.host.survey",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from state import fds
 from state.fds import FdTable
 
 
@@ -46,6 +47,19 @@ def test_dropping_closes_and_may_happen_twice(table: FdTable) -> None:
     table.drop("a")
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(number)
+
+
+def test_one_that_is_dropped_during_a_snapshot_is_left_out(table: FdTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    describe = fds._describe
+
+    def late(name: str, number: int) -> fds.Held:
+        table.drop("a")  # as another thread would
+        return describe(name, number)
+
+    monkeypatch.setattr(fds, "_describe", late)
+    table.hold("a", os.memfd_create("a"))
+    table.hold("b", os.memfd_create("b"))
+    assert [held.name for held in table.snapshot()] == ["b"]
 
 
 def test_a_descriptor_that_became_another_file_is_not_taken(table: FdTable, caplog: pytest.LogCaptureFixture) -> None:

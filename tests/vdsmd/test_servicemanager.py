@@ -395,7 +395,7 @@ def test_what_a_guest_says_before_it_ends_is_logged_by_the_next_run(manager: Man
         os.close(qemu)
         fds.inherit({name: os.dup(number) for name, number in manager.store})
         after = Consoles(stand.host, limit=1 << 20, keep=1)
-        after.claim(VM)
+        after.claim(VM, lives=False)
         after.start()
         log = Path(after.path(VM))
         until(lambda: log.exists() and log.read_bytes() == b"first\nlast words\n")

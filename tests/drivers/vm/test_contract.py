@@ -236,6 +236,14 @@ def test_shutdown_by_force(vdsmd: Running, boot: Callable[..., str]) -> None:
     assert vdsmd.call("shutdown", vm_id) == {"status": NO_VM}
 
 
+def test_shutdown_by_force_of_one_that_is_paused(vdsmd: Running, boot: Callable[..., str]) -> None:
+    vm_id = boot()
+    vdsmd.must("pause", vm_id)
+    assert vdsmd.call("shutdown", vm_id, "0", "bye", False, 3600, True) == {"status": DONE}
+    found = becomes(vdsmd, vm_id, "Down")
+    assert (found["exitCode"], found["exitReason"]) == (0, 6)
+
+
 def test_tickets(vdsmd: Running, case: Case, boot: Callable[..., str]) -> None:
     vm_id = boot()
     for ttl in (60, "60", 0):
@@ -299,6 +307,15 @@ def test_a_stuck_qemu_is_told_and_holds_up_no_other(vdsmd: Running, boot: Callab
         os.kill(pid, signal.SIGCONT)
     until(lambda: stats(vdsmd, stuck)["monitorResponse"] == "0", PATIENCE)
     until(lambda: not vdsmd.must("vdsmd.status")["info"]["owners"]["vm"], PATIENCE)
+
+
+@only_embedded
+def test_a_guest_is_told_of_its_host(vdsmd: Running, boot: Callable[..., str]) -> None:
+    pid = stats(vdsmd, boot())["pid"]
+    host = vdsmd.must("getVdsCapabilities")["info"]
+    command = Path(f"/proc/{pid}/cmdline").read_text()
+    assert f"serial={host['uuid']}" in command or not host["uuid"]
+    assert "manufacturer=oVirt" in command
 
 
 @only_embedded

@@ -142,6 +142,16 @@ def test_what_waits_for_libvirt_is_started_when_it_comes(build: Callable[..., St
     stand.await_status(VM, "Up")
 
 
+def test_libvirt_is_tried_in_one_chain(build: Callable[..., Stand]) -> None:
+    libvirt = FakeLibvirt()
+    libvirt.down = "not there"
+    stand = build(libvirt)
+    until(lambda: stand.driver.link_status().startswith("not connected: libvirt"), 60)
+    waiting = stand.inside(lambda: stand.driver._connection._timer)
+    stand.inside(stand.driver.start)  # a re-exec was refused
+    assert waiting.cancelled
+
+
 def test_without_libvirt_a_running_machine_is_not_touched(stand: Stand) -> None:
     stand.run(VM)
     stand.libvirt.down = "it went away"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -62,3 +63,20 @@ def test_one_that_is_gone_meanwhile_is_not_waited_for(first: Stand, build: Calla
     second = build(first.libvirt, left=left)
     until(lambda: second.libvirt.calls("ask_monitor"))
     until(lambda: second.unsafe() is None)
+
+
+def test_a_successor_of_one_that_did_not_answer_is_not_waited_for(
+    first: Stand, build: Callable[..., Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitors, "AGAIN", 3600.0)
+    left = first.stop()
+    first.libvirt.refuses[VM] = NotResponding(what="the virtual machine", reason="busy")
+    second = build(first.libvirt, left=left)
+    until(lambda: VM in second.libvirt.calls("ask_monitor"), 60)
+    second.calm()
+    del first.libvirt.refuses[VM]
+    second.destroy(VM)
+    link: Any = second.libvirt
+    second.inside(lambda: second.driver._monitors._ask_again(link, VM))
+    second.run(VM)
+    assert second.unsafe() is None

@@ -294,7 +294,7 @@ def test_one_that_waited_when_the_daemon_crashed_is_started(build: Callable[...,
 def test_what_libvirt_lost_is_given_back_when_it_lived_in_our_memory(build: Callable[..., Stand]) -> None:
     from drivers.vm.hypervisors import Hypervisor
 
-    row = Hypervisor(prefix="fake:///", volatile=True, consoles=False)
+    row = Hypervisor(prefix="fake:///", volatile=True, consoles=False, channels=False)
     first = build(FakeLibvirt(row))
     first.run(VM)
     first.run(OTHER)
