@@ -50,6 +50,25 @@ class Owner(Protocol):
         After it nothing of yours runs; `start` undoes it when the exec is refused late."""
 
 
+class Still:
+    """The half of an owner of which nothing runs beside the loop."""
+
+    def start(self) -> None:
+        """Nothing to begin."""
+
+    def unsafe(self) -> str | None:
+        return None
+
+    def settle(self) -> None:
+        """Nothing to finish."""
+
+    def resume(self) -> None:
+        """Nothing has been stopped."""
+
+    def quiesce(self, deadline: float) -> None:
+        """Nothing to stop."""
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What the daemon lends to a driver. Nothing else of the daemon is reachable from one."""
 

@@ -43,7 +43,7 @@ def main(entered: float) -> int:
 
     options = arguments.parse(sys.argv[1:])
     if options.rehearse:
-        from vdsmd.rehearsal import rehearse
+        from vdsmd.rehearse import rehearse
 
         return rehearse(options.rehearse, options.config)
     return run(arguments.canonical(options), None, entered)

@@ -8,7 +8,6 @@ It promises that until `execve` itself every step can be taken back, and that a 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -20,7 +19,7 @@ from typing import Literal
 
 import msgspec
 
-from drivers.base import Owner
+from drivers.base import Owner, Still
 from drivers.errors import Busy, DriverError
 from state import threads
 from state.handoff import Document, HandOff, Step
@@ -29,6 +28,7 @@ from state.records import Record
 from state.release import VERSION
 from vdsmd import signals, takeover
 from vdsmd.config import Vars
+from vdsmd.departure import hurry, program, unhurry
 from vdsmd.endpoints import Endpoints
 from vdsmd.loop import Loop, Timer
 from vdsmd.rehearsal import Rehearsal
@@ -60,7 +60,7 @@ class ReexecRecord(Record):
     number: int = 0
 
 
-class Reexec:
+class Reexec(Still):
     """Carries out one request at a time. Is an owner itself: the new run must know which request made it."""
 
     name = "reexec"
@@ -368,44 +368,3 @@ class Reexec:
 
     def recover(self) -> None:
         """A cold start: nothing was asked for."""
-
-    def start(self) -> None:
-        """Nothing of ours runs beside the loop."""
-
-    def unsafe(self) -> str | None:
-        return None
-
-    def settle(self) -> None:
-        """Nothing to settle."""
-
-    def resume(self) -> None:
-        """Nothing to resume."""
-
-    def quiesce(self, deadline: float) -> None:
-        """Nothing of ours runs beside the loop."""
-
-
-def hurry() -> int:
-    """Go before the guests, for the milliseconds that clients wait, if we are allowed to; return the priority to go back to.
-    Nothing is started meanwhile that could inherit it."""
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
-    return before
-
-
-def unhurry(priority: int) -> None:
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, priority)
-
-
-def program(arguments: list[str]) -> list[str]:
-    """Return the command that starts the code now on disk: the resolved interpreter's path, never /proc/self/exe, which
-    would be the old one."""
-    return [sys.executable, *_interpreter_options(), "-m", "vdsmd", *arguments]
-
-
-def _interpreter_options() -> list[str]:
-    """Return what stood between the interpreter and `-m vdsmd` (-X, -I, ...), or nothing if we were started otherwise."""
-    given = sys.orig_argv[1:]
-    return given[: given.index("-m")] if "-m" in given else []

@@ -1,7 +1,6 @@
 """The rehearsal: the code now on disk tries the hand-off on the real state, while the old run still serves.
 
-It promises to touch nothing, and that what it accepts, a run of the same code can take over: it imports everything a run
-will ever import, reads the configuration, and decodes every record.
+This is the side of the old run, which has it done by a child and waits for the verdict; `vdsmd.rehearse` is the child's.
 """
 
 from __future__ import annotations
@@ -9,10 +8,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import sys
 from collections.abc import Callable
 
-from state import handoff, records
 from state.children import ChildTable, Exit
 from vdsmd.loop import Loop, Timer
 
@@ -70,19 +67,3 @@ class Rehearsal:
         if not self._cancelled:
             last = said.rpartition("\n")[2] or "it said nothing"
             self._verdict(None if ended.code == 0 else f"the rehearsal failed (exit {ended.code}): {last}")
-
-
-def rehearse(path: str, config_path: str) -> int:
-    """Be the rehearsal. Prints the reason of a refusal as the last line of standard error; returns the exit status."""
-    from vdsmd import config, deferred
-    from vdsmd.daemon import records_of
-
-    try:
-        document = handoff.load(path)
-        config.load(config_path)
-        deferred.load()
-        records_of(document)
-    except (records.RecordError, config.ConfigError, OSError, ImportError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0

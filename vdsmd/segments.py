@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from state.records import UNREADABLE
+
 log = logging.getLogger("journal")
 
 SUFFIX = ".jsonl"
@@ -67,7 +69,7 @@ def unseal(line: bytes) -> Event | None:
         return None
     try:
         return msgspec.json.decode(body, type=Event)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 
@@ -143,7 +145,7 @@ class Segments:
                 return msgspec.json.decode(file.read(), type=Mark)
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             log.error("The mark of the event journal is of no use and is made anew reason=%s", error)
             return None
 
@@ -153,6 +155,7 @@ class Segments:
         fd = os.open(os.path.join(self._path, MARK), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.pwrite(fd, msgspec.json.encode(mark).ljust(MARK_SIZE - 1) + b"\n", 0)
+            os.ftruncate(fd, MARK_SIZE)  # one that was damaged may have been longer
         finally:
             os.close(fd)
 

@@ -69,7 +69,8 @@ def test_a_changed_format_is_a_new_version_and_is_frozen() -> None:
 def test_freeze(daemon: Start, guest: Guest) -> None:
     name = os.environ["VDSMD_FREEZE"]
     vdsmd = daemon(uri="embed")
-    boot(vdsmd, guest, 2)
+    # A path of its own: what is frozen must not tell of the machine that it was made on.
+    boot(vdsmd, Guest(*(str(shutil.copy(path, vdsmd.base)) for path in guest)), 2)
     paused = str(uuid.uuid4())
     machine = {"vmId": paused, "vmName": "paused", "memSize": 16, "display": "vnc", "launchPaused": True, "devices": []}
     vdsmd.must("create", machine)
@@ -79,7 +80,7 @@ def test_freeze(daemon: Start, guest: Guest) -> None:
     vdsmd.reexec()
     until(lambda: not any(vdsmd.must("vdsmd.status")["info"]["owners"].values()), 120)
     vdsmd.reexec()
-    shutil.copy(vdsmd.run_dir / "state" / "rehearsal", FROZEN / f"{name}.document")
+    (FROZEN / f"{name}.document").write_bytes((vdsmd.run_dir / "state" / "rehearsal").read_bytes())
     (FROZEN / f"{name}.schemas").write_text(json.dumps(schemas(), indent=1, sort_keys=True) + "\n")
 
 
