@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -34,6 +35,9 @@ from vdsmd.workers import Workers
 
 log = logging.getLogger("daemon")
 
+BETWEEN_ANSWERS = 0.0005
+"""Seconds after which a thread that computes must let another one go on, while the loop's answers come first."""
+ORDINARY = sys.getswitchinterval()
 SETTLE_AGAIN = 1
 """Seconds until settling in is tried again after it failed."""
 
@@ -101,19 +105,34 @@ class Daemon:
             self.journal.note("daemon.started", version=self.version, pid=os.getpid())
 
     def settle_in(self) -> None:
-        """We serve, and have committed: now what the first answers did not need."""
+        """We serve, and have committed: now what the first answers did not need. Imports take longer than the pause itself, so
+        a worker makes them, between the answers that the loop gives."""
+        sys.setswitchinterval(BETWEEN_ANSWERS)
         try:
             reached(Point.RUN_COMMITTED)
             self.handoff.settle()
-            deferred.load()
+            self.workers.submit(deferred.load, self._loaded)
+        except Exception as error:
+            # There is no way back from here, and most of what fails here (no memory, no threads) passes.
+            self._settle_again(error)
+
+    def _loaded(self, _result: None, error: Exception | None) -> None:
+        sys.setswitchinterval(ORDINARY)
+        try:
+            if error is not None:
+                raise error
             for owner in self._owners.values():
                 reached(Point.RUN_OWNER)
                 owner.start()
+            self.reexec.settled = True
             self._keep_release()
-        except Exception:
-            # There is no way back from here, and most of what fails here (no memory, no descriptors) passes.
-            log.exception("Settling in failed, and is tried again in a moment seconds=%d", SETTLE_AGAIN)
-            self._loop.call_later(SETTLE_AGAIN, self.settle_in)
+        except Exception as failure:
+            # As above.
+            self._settle_again(failure)
+
+    def _settle_again(self, error: Exception) -> None:
+        log.error("Settling in failed, and is tried again in a moment seconds=%d", SETTLE_AGAIN, exc_info=error)
+        self._loop.call_later(SETTLE_AGAIN, self.settle_in)
 
     def _keep_release(self) -> None:
         from vdsmd.kept import keep  # deferred: `vdsmd.deferred` has it imported by now

@@ -44,13 +44,16 @@ PATIENCE = 5.0
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What became of the last request. Times in milliseconds; `waits_for` says what a pending one waits for."""
+    """What became of the last request. Times in milliseconds; `waits_for` says what a pending one waits for. `closed_at` and
+    `served_at` are when the pause began and ended, in seconds of the monotonic clock."""
 
     number: int = 0
     state: State = "idle"
     reason: str = ""
     waits_for: list[str] = []
     pause_ms: float = 0.0
+    closed_at: float = 0.0
+    served_at: float = 0.0
     steps: list[Step] = []
 
 
@@ -91,6 +94,8 @@ class Reexec(Still):
         """Called when a request has been made, waits for something else, or has ended."""
         self.kept = ""
         """Directory of the copy of our release that the next run can go back to; '' while there is none."""
+        self.settled = False
+        """Whether this run has imported and begun everything: before that, it does not know what it would hand over."""
         self._served_at = -math.inf
         self._again = False
         self._rehearsal: Rehearsal | None = None
@@ -351,7 +356,8 @@ class Reexec(Still):
             self._came_back(failure)
             return
         self.outcome.state = "done"
-        self.outcome.pause_ms = (time.monotonic() - document.closed_at) * 1000
+        self.outcome.closed_at, self.outcome.served_at = document.closed_at, self._served_at
+        self.outcome.pause_ms = (self._served_at - document.closed_at) * 1000
         self.outcome.steps = [*document.steps, *steps]
         told = " ".join(f"{step.name.replace(' ', '-')}={step.ms:.1f}" for step in self.outcome.steps)
         log.info("Re-exec done generation=%d pause_ms=%.1f %s", document.generation, self.outcome.pause_ms, told)
@@ -368,3 +374,6 @@ class Reexec(Still):
 
     def recover(self) -> None:
         """A cold start: nothing was asked for."""
+
+    def unsafe(self) -> str | None:
+        return None if self.settled else "this run is still settling in"

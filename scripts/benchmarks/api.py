@@ -11,8 +11,8 @@ import time
 import xmlrpc.server
 from typing import Any
 
-from scripts.benchmarks.client import Client, request
-from scripts.benchmarks.lab import ROOT, Lab, percentile, say
+from scripts.benchmarks.client import Client, percentile, request
+from scripts.benchmarks.lab import ROOT, Lab, say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -82,6 +82,12 @@ def _some(connection: socket.socket) -> bytes:
     return data
 
 
+def percentile(values: list[float], share: float) -> float:
+    """Return the value below which that share of the values lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
 class Tally:
     """What a load generator saw."""
 
@@ -89,6 +95,7 @@ class Tally:
         self.calls = 0
         self.failures: list[str] = []
         self.slow: list[tuple[float, float]] = []
+        self.took: list[float] = []
 
     def time(self, call: Callable[[], object]) -> None:
         """Make the call, and count it."""
@@ -99,6 +106,7 @@ class Tally:
             self.failures.append(f"{type(error).__name__}: {error}")
         took = time.monotonic() - begun
         self.calls += 1
+        self.took.append(took)
         if took > SLOW:
             self.slow.append((begun, took))
 
@@ -149,11 +157,8 @@ def main() -> None:
     client, tally = Client(port), Tally()
     while not ended.is_set():
         kind(client, argument, tally)
-    print(
-        json.dumps(
-            {"calls": tally.calls, "failures": tally.failures[:20], "failed": len(tally.failures), "slow": tally.slow}
-        )
-    )
+    told = {"calls": tally.calls, "failures": tally.failures[:20], "failed": len(tally.failures), "slow": tally.slow}
+    print(json.dumps({**told, "p50": percentile(tally.took, 0.5), "p99": percentile(tally.took, 0.99)}))
 
 
 if __name__ == "__main__":

@@ -196,9 +196,3 @@ def demo_guest() -> dict[str, object]:
     made = subprocess.run([ROOT / "scripts" / "guest"], capture_output=True, text=True, check=True)
     kernel, initramfs = made.stdout.split()
     return {"kernel": kernel, "initrd": initramfs, "kernelArgs": "console=ttyS0 quiet"}
-
-
-def percentile(values: list[float], share: float) -> float:
-    """Return the value below which that share of the values lies."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

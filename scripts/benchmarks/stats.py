@@ -6,8 +6,8 @@ import argparse
 import time
 from typing import Any
 
-from scripts.benchmarks.client import Client, request
-from scripts.benchmarks.lab import Lab, percentile, say, until
+from scripts.benchmarks.client import Client, percentile, request
+from scripts.benchmarks.lab import Lab, say, until
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
