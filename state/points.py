@@ -39,7 +39,9 @@ class Point(StrEnum):
 
 
 ERRORS = {"enospc": errno.ENOSPC, "emfile": errno.EMFILE, "eio": errno.EIO}
-HOW = (*ERRORS, "memory", "kill", "term", "hang")
+SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "hup": signal.SIGHUP}
+HOW = (*ERRORS, "memory", *SIGNALS, "hang", "child")
+"""Errors raised there, signals that arrive there, a step that never ends; `child:<pid>` kills a child."""
 
 _file = os.environ.get("VDSMD_STRIKE", "")
 
@@ -66,4 +68,7 @@ def _strike(point: Point, how: str) -> None:
     if how == "hang":
         while True:
             signal.pause()
-    os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
+    if how.startswith("child:"):
+        os.kill(int(how.removeprefix("child:")), signal.SIGKILL)
+    else:
+        os.kill(os.getpid(), SIGNALS[how])

@@ -111,7 +111,10 @@ def go_back(error: BaseException) -> None:
     }
     _State.back = ""
     for number in filter(None, numbers.split(",")):
-        os.set_inheritable(int(number), True)
+        try:
+            os.set_inheritable(int(number), True)
+        except OSError:
+            continue  # we have closed it; the previous release looks at each, and does without those that are gone
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from state.points import HOW, Point
+from state.points import ERRORS, HOW, Point
 from tests.running import Stage
 from tests.until import until
 
@@ -46,17 +46,30 @@ class Struck:
         # A run that hangs is given up after this time; one that is slow must not be.
         self.options = {"vars": {"takeover_timeout": 10, "log_level": "INFO"}}
         self.daemon = stage.start(uri="embed", config=self.options, env=self.env)
-        self.vm_id = str(uuid.uuid4())
-        machine = {"vmId": self.vm_id, "vmName": "struck", "memSize": 16, "display": "vnc", "kvmEnable": False}
-        self.daemon.must("create", {**machine, "launchPaused": True, "devices": []})
-        until(lambda: self.stats()["status"] == "Paused", PATIENCE, "the guest to be there")
-        self.qemu = int(self.stats()["pid"])
+        self.vm_id, self.qemu = self.guest()
         until(self.is_kept, PATIENCE, "the release to be kept")
         self.held = until(self.settled, PATIENCE, "the daemon to settle")
 
-    def stats(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.daemon.must("getVmStats", self.vm_id)["statsList"][0]
+    def guest(self) -> tuple[str, int]:
+        """Start a guest; return its id and its QEMU's pid."""
+        vm_id = str(uuid.uuid4())
+        machine = {"vmId": vm_id, "vmName": vm_id[:8], "memSize": 16, "display": "vnc", "kvmEnable": False}
+        self.daemon.must("create", {**machine, "launchPaused": True, "devices": []})
+        until(lambda: self.stats(vm_id)["status"] == "Paused", PATIENCE, "the guest to be there")
+        return vm_id, int(self.stats(vm_id)["pid"])
+
+    def stats(self, vm_id: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = self.daemon.must("getVmStats", vm_id or self.vm_id)["statsList"][0]
         return found
+
+    def killing_a_guest(self, strike: Callable[[Point, str], str], point: Point) -> str:
+        """Have another guest's QEMU killed there: it is told to be Down, whatever else happens."""
+        vm_id, qemu = self.guest()
+        outcome = strike(point, f"child:{qemu}")
+        until(lambda: self.stats(vm_id)["status"] == "Down", PATIENCE, "its end to be told")
+        assert self.stats(vm_id)["exitCode"] == 1
+        self.daemon.must("destroy", vm_id)
+        return outcome
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = self.daemon.must("vdsmd.status")["info"]
@@ -108,6 +121,8 @@ class Struck:
         os.kill(self.daemon.pid, signal.SIGHUP)
         if how in ("kill", "term"):
             return self.ended(how)
+        if how == "hup":
+            until(lambda: self.daemon.generation > generation, PATIENCE, "a re-exec")
         outcome = until(lambda: self.outcome(number), PATIENCE, "an outcome") or {}
         if outcome["state"] == "done":
             until(lambda: not self.order.exists(), PATIENCE, "the point to be reached")
@@ -124,9 +139,11 @@ class Struck:
         (self.daemon.run_dir / "endpoints.json").unlink()
         self.order.write_text(f"{point.name} {how}")
         self.daemon = self.stage.start(uri="embed", config=self.options, env=self.env, again=self.daemon, wait=False)
-        if how in ("kill", "term") or point.name.startswith("START"):
+        if how in ("kill", "term") or (point.name.startswith("START") and how in (*ERRORS, "memory")):
             return self.ended(how)
         self.daemon.serving()
+        if how == "hup":
+            until(lambda: self.daemon.generation, PATIENCE, "a re-exec")
         until(lambda: not self.order.exists(), PATIENCE, "the point to be reached")
         return SERVED
 
@@ -159,7 +176,7 @@ def test_whatever_happens_at(stage: Stage, point: Point) -> None:
         strikes["a start"] = struck.strike_a_start
     for what, strike in strikes.items():
         for how in hows(point, what):
-            seen[f"{what}: {how}"] = strike(point, how)
+            seen[f"{what}: {how}"] = struck.killing_a_guest(strike, point) if how == "child" else strike(point, how)
             struck.check()
     rows = [f"| {point.value} | {what} | {outcome} |" for what, outcome in seen.items()]
     if os.environ.get("VDSMD_WRITE_FAULTS"):
@@ -176,8 +193,8 @@ HEAD = """# What becomes of a fault
 A daemon with a running guest is struck at each point of its life in each way, by `tests/live/test_faults.py`, which also
 wrote this table. After every strike the guest had the same QEMU and was shown as it was, the API answered, the same
 descriptors were held, and no zombie was left. The ways: `enospc`, `emfile`, `eio` and `memory` are errors raised there;
-`kill` and `term` are signals that arrive there; `hang` never goes on (before the exec, and in a cold start, that is for the
-service manager's watchdog).
+`kill`, `term` and `hup` are signals that arrive there; `child` kills another guest's QEMU there, which is then told to be
+Down; `hang` never goes on (before the exec, and in a cold start, that is for the service manager's watchdog).
 
 | point | struck | outcome |
 |---|---|---|
