@@ -30,6 +30,9 @@ TEST = [
     "types-psutil>=6,<8",
 ]
 
+# For `scripts/bench fuzz`. It is large, and its wheels are for some versions of Python only.
+FUZZ = ["atheris>=2.3,<4"]
+
 setup(
     name="vdsmd",
     version=runpy.run_path(str(HERE / "state" / "release.py"))["VERSION"],
@@ -40,6 +43,6 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["vdsmd*", "state*", "drivers*", "supervdsm*"]),
     install_requires=RUNTIME,
-    extras_require={"test": TEST},
+    extras_require={"test": TEST, "fuzz": FUZZ},
     entry_points={"console_scripts": ["vdsmd = vdsmd.__main__:main", "vdsmctl = vdsmd.ctl.main:main"]},
 )

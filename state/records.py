@@ -25,7 +25,7 @@ MAGIC = b"vdsmd"
 FORMAT = 1
 
 
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises: text that is no UTF-8 is not among its own errors, nor is data that is nested too deeply."""
 
 
@@ -64,7 +64,7 @@ def decode(kind: type[R], entry: Entry, where: str) -> R:
     if entry.version == kind.version:
         try:
             return msgspec.json.decode(entry.data, type=kind)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise RecordError(_located(where, error)) from error
     plain = _plain(entry.data, where)
     if entry.version > kind.version:
@@ -92,14 +92,14 @@ def unpack(kind: type[Any], data: bytes, where: str) -> Any:
         raise RecordError(f"{where}: the checksum is wrong, the file is damaged")
     try:
         return msgspec.json.decode(body, type=kind)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise RecordError(_located(where, error)) from error
 
 
 def _plain(data: msgspec.Raw, where: str) -> Plain:
     try:
         plain = msgspec.json.decode(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise RecordError(_located(where, error)) from error
     if not isinstance(plain, dict):
         raise RecordError(f"{where}: expected an object")
@@ -109,7 +109,7 @@ def _plain(data: msgspec.Raw, where: str) -> Plain:
 def _convert(kind: type[R], plain: Plain, where: str) -> R:
     try:
         return msgspec.convert(plain, kind)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise RecordError(_located(where, error)) from error
 
 

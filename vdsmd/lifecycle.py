@@ -56,7 +56,10 @@ def _receive() -> Document | None:
     if not path:
         return None
     try:
-        return handoffs.receive(path, nonce)
+        document = handoffs.receive(path, nonce)
+        if document.arguments[:1] != ["--config"] or len(document.arguments) < 2:
+            raise RecordError("document.arguments: this is not a command line of ours")
+        return document
     except (RecordError, OSError) as error:
         if takeover.can_go_back():
             raise

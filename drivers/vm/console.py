@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import select
+import stat
 import threading
 
 from drivers.base import Host
@@ -192,6 +193,9 @@ class Consoles:
 
     def _open(self, vm_id: str) -> int:
         fd = os.open(f"{self.prefix(vm_id)}.out", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a FIFO", f"{self.prefix(vm_id)}.out")
         for size in FIFO_SIZES:
             try:
                 if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < size:

@@ -113,6 +113,7 @@ class Interface(Device, frozen=True, kw_only=True):
     'ethernet' through the existing tap device `tap`, 'user' through QEMU's own user-mode network."""
 
     device: Literal["", "bridge", "ethernet", "user"] = "bridge"
+    name: str = ""
     nic_model: str = ""
     mac_addr: Mac = ""
     network: str = ""

@@ -16,7 +16,7 @@ from drivers.base import Host
 from drivers.errors import DriverError, NoSuchVm
 from drivers.vm.connection import Connection
 from drivers.vm.console import Consoles
-from drivers.vm.contract import Identity, Status, Virt, settings
+from drivers.vm.contract import UNBORN, Identity, Status, Virt, settings
 from drivers.vm.deeds import Deeds, shown
 from drivers.vm.launcher import Launcher
 from drivers.vm.machine import Machine, Machines, VmRecord
@@ -147,7 +147,7 @@ class VmDriver:
     def unsafe(self) -> str | None:
         if self._watch.starting:
             return f"virtual machines are being started: {', '.join(sorted(self._watch.starting))}"
-        if self._connection.trying:
+        if self._connection.trying or not self._connection.tried:
             return "libvirt is being opened"
         if self._monitors.silent:
             return f"monitors have not answered since the last re-exec: {', '.join(self._monitors.silent)}"
@@ -181,12 +181,24 @@ class VmDriver:
         settings = self._settings
         link = self._libvirt.open(self._uri(), self._host.lib_dir, settings.virt_type, self._tell, self._broken)
         try:
+            if link.row.volatile and self._restored and not self._given_back:
+                self._give_back(link)
             self._live = link.observe_all()
             self._strangers = [v for v in self._live if v not in self._machines and _is_ours(link, v)]
         except DriverError:
             link.close()
             raise
         return link
+
+    def _give_back(self, link: Link) -> None:
+        """Make the domains again that lived in the memory of the previous run, before anyone asks for them."""
+        for machine in self._machines.all():
+            if machine.xml and not machine.is_down and machine.status not in UNBORN:
+                try:
+                    link.create(machine.xml, paused=machine.status is Status.PAUSED)
+                except DriverError as error:
+                    log.error("A domain could not be made again vm=%s error=%s", machine.vm_id, error)
+        self._given_back = True
 
     def _uri(self) -> str:
         """Machines stay under the hypervisor that they run under, whatever the configuration says by now."""
@@ -203,8 +215,7 @@ class VmDriver:
             log.error("No virtual machine can be started: %s", trouble)
         for vm_id in self._strangers:
             self._watch.take_in(link, vm_id, self._live[vm_id])
-        self._watch.compare(link, self._live, give_back=self._restored and not self._given_back)
-        self._given_back = True
+        self._watch.compare(link, self._live)
         if link.row.children_are_ours:
             self._monitors.ask(link, sorted(vm_id for vm_id in self._live if vm_id in self._machines))
         self._host.submit(link.virt, self._learnt_virt)

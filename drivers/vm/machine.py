@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -84,6 +84,59 @@ class VmRecord(Record):
     """Which hypervisor the machines run under: 'auto' must not choose anew while there are any."""
     boot: str = ""
     virt: Virt = Virt()
+
+
+class _Device(msgspec.Struct):
+    """What answers rely on in a device."""
+
+    type: str = ""
+    name: str = ""
+    specParams: dict[str, Any] | Annotated[str, msgspec.Meta(max_length=0)] = ""  # noqa: N815 (the wire's own)
+
+
+class _Conf(msgspec.Struct):
+    """What answers rely on in a configuration."""
+
+    vmId: str  # noqa: N815
+    memSize: int = 0  # noqa: N815
+    memGuaranteedSize: float | str = 0.0  # noqa: N815
+    devices: list[_Device] = []
+
+
+DEEPEST = 60
+LATEST = 1e12
+"""Seconds since the epoch."""
+
+
+def judge(machine: Machine, where: str) -> None:
+    """Raise RecordError when questions about the machine could not be answered: one must not spoil the answers on all."""
+    try:
+        conf = msgspec.convert(machine.conf, _Conf)
+        float(conf.memGuaranteedSize)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{where}.conf: {error}") from error
+    if conf.vmId != machine.vm_id or machine.vm_id != machine.vm_id.lower() or not _can_name_a_file(machine.vm_id):
+        raise RecordError(f"{where}.vm_id: is not the id of a machine")
+    if not 0 <= machine.pid < 2**31:
+        raise RecordError(f"{where}.pid: is not a process's")
+    if not all(0 <= at <= LATEST for at in (machine.created, machine.started, machine.status_since)):
+        raise RecordError(f"{where}: holds a time that is none")
+    if machine.is_down is not (machine.ending is not None):
+        raise RecordError(f"{where}.ending: a machine is Down if and only if it has ended")
+    if not _can_be_sent(machine.conf, DEEPEST):
+        raise RecordError(f"{where}.conf: holds what the wire cannot carry")
+
+
+def _can_name_a_file(text: str) -> bool:
+    return 0 < len(text) <= 64 and text.isascii() and text.isprintable() and "/" not in text and text[0] != "."
+
+
+def _can_be_sent(value: object, depth: int) -> bool:
+    if isinstance(value, dict):
+        return depth > 0 and all(_can_be_sent(item, depth - 1) for item in value.values())
+    if isinstance(value, list):
+        return depth > 0 and all(_can_be_sent(item, depth - 1) for item in value)
+    return isinstance(value, str | float) or (isinstance(value, int) and -(2**31) <= value < 2**31)
 
 
 class Machines:
@@ -169,6 +222,8 @@ class Machines:
         return VmRecord(machines=machines, samples=samples, uri=self.uri, virt=self.virt)
 
     def restore(self, record: VmRecord) -> None:
+        for number, machine in enumerate(record.machines):
+            judge(machine, f"owners.vm.machines[{number}]")
         self._machines = {machine.vm_id: machine for machine in record.machines}
         self.uri = record.uri
         self.virt = record.virt
@@ -179,11 +234,14 @@ class Machines:
         for vm_id in directory.names():
             try:
                 self._recover(directory.read(vm_id) or b"", vm_id)
-            except RecordError as error:
+            except (RecordError, OSError) as error:
                 directory.set_aside(vm_id, str(error))
 
     def _recover(self, data: bytes, vm_id: str) -> None:
         record = decode(VmRecord, unpack(Entry, data, vm_id), vm_id)
+        if [machine.vm_id for machine in record.machines] != [vm_id]:
+            raise RecordError(f"{vm_id}.machines: the file is not about the machine that it is named for")
+        judge(record.machines[0], f"{vm_id}.machines[0]")
         same_boot = record.boot == boot_id()
         for machine in record.machines:
             if not same_boot:

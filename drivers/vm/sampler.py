@@ -17,6 +17,7 @@ from drivers.base import Host
 from drivers.vm.connection import Connection
 from drivers.vm.machine import Machine, Machines
 from drivers.vm.vmstats import Sample, sample_of
+from state.records import UNREADABLE
 
 log = logging.getLogger("vm")
 
@@ -93,8 +94,11 @@ class Sampler:
 
     def _all(self) -> dict[str, Pair]:
         if self._text:
-            self._samples = msgspec.json.decode(self._text, type=dict[str, Pair])
-            self._text = ""
+            text, self._text = self._text, ""
+            try:
+                self._samples = msgspec.json.decode(text, type=dict[str, Pair])
+            except UNREADABLE as error:
+                log.error("The samples that were left for us are of no use, and are taken anew error=%s", error)
         return self._samples
 
     def _next(self, seconds: float) -> None:

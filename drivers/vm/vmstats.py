@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -47,8 +47,8 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     vcpus: int = 0
     balloon: int = 0
     balloon_max: int = 0
-    nics: dict[str, list[int]] = {}
-    disks: dict[str, list[int]] = {}
+    nics: dict[str, Annotated[list[int], msgspec.Meta(min_length=len(_NIC), max_length=len(_NIC))]] = {}
+    disks: dict[str, Annotated[list[int], msgspec.Meta(min_length=len(_DISK), max_length=len(_DISK))]] = {}
 
 
 def sample_of(values: Mapping[str, Any], taken: float) -> Sample:

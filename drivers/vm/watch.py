@@ -74,9 +74,8 @@ class Watch:
 
     # Comparing what we have with what is there
 
-    def compare(self, link: Link, live: dict[str, Seen], *, give_back: bool) -> None:
-        """libvirt has listed its domains: hold our machines against them. With `give_back`, domains that lived in the memory
-        of the previous run are made again."""
+    def compare(self, link: Link, live: dict[str, Seen]) -> None:
+        """libvirt has listed its domains: hold our machines against them."""
         for machine in self._machines.all():
             if machine.is_down or machine.vm_id in self.starting:
                 continue
@@ -89,7 +88,7 @@ class Watch:
             elif machine.status is Status.POWERING_UP:
                 self._machines.end(machine, INTERRUPTED)
             elif machine.status is not Status.WAIT_FOR_LAUNCH:
-                self._give_back(link, machine) if give_back and machine.xml else self._gone(machine, LISTING_GRACE)
+                self._gone(machine, LISTING_GRACE)
         heard, self._unseen = self._unseen, []
         for machine in heard:
             self.look(machine)
@@ -122,16 +121,6 @@ class Watch:
 
         vm_id, conf = machine.vm_id, machine.conf
         self._host.submit(lambda: link.known(vm_id, conf), learnt, key=vm_id)
-
-    def _give_back(self, link: Link, machine: Machine) -> None:
-        def given(_: Any, error: Exception | None) -> None:
-            if error is not None and self._machines.is_current(machine):
-                log.error("A domain could not be made again vm=%s error=%s", machine.vm_id, error)
-                self._gone(machine, LISTING_GRACE)
-
-        self.notes(machine).started = True
-        paused = machine.status is Status.PAUSED
-        self._host.submit(lambda: link.create(machine.xml, paused=paused), given, key=machine.vm_id)
 
     # Hearing and looking
 
@@ -205,7 +194,7 @@ class Watch:
     def _show(self, machine: Machine, move: Move, code: str) -> None:
         if not self._machines.is_current(machine):
             return
-        if TABLE[machine.status, move] is not machine.status or code != machine.pause_code:
+        if TABLE.get((machine.status, move), machine.status) is not machine.status or code != machine.pause_code:
             self._machines.move(machine, move, pause_code=code)
 
     # Ending

@@ -85,3 +85,10 @@ def test_other_threads_are_heard_in_order(loop: Loop) -> None:
     loop.run()
     thread.join()
     assert seen == list(range(1000))
+
+
+def test_a_timer_may_be_years_away(loop: Loop) -> None:
+    """The kernel would not wait that long, and clients may ask for it (a shutdown with a delay)."""
+    loop.call_later(2.0**40, lambda: pytest.fail("it is not due"))
+    loop.call_threadsafe(loop.stop)
+    loop.run()
