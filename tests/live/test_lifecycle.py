@@ -326,3 +326,29 @@ def test_new_code_on_disk_is_what_runs_after_it(daemon: Start, release: Path) ->
     append(release / "state/release.py", 'VERSION = "9.9.9"')
     vdsmd.reexec()
     assert vdsmd.must("vdsmd.status")["info"]["version"] == "9.9.9"
+
+
+def test_an_interpreter_that_does_not_start_is_refused(
+    daemon: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new interpreter is the one at the path that we were started with, whatever lies there by now."""
+    home = Path(sys.prefix)
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.symlink_to(Path(sys.executable).resolve())
+    (tmp_path / "lib").symlink_to(home / "lib")
+    (tmp_path / "pyvenv.cfg").write_text((home / "pyvenv.cfg").read_text())
+    monkeypatch.setattr(sys, "executable", str(python))
+    vdsmd = daemon()
+    vm_id = create(vdsmd)
+    for broken, told in (("no program at all", "Exec format error"), ("#!/bin/sh\nexit 77\n", "exit 77"), ("", "")):
+        python.unlink()
+        if broken:
+            python.write_text(broken)
+            python.chmod(0o755)
+        assert (told or "No such file") in refused(vdsmd)
+        assert status_of(vdsmd, vm_id) == "Up"
+        python.unlink(missing_ok=True)
+        python.symlink_to(Path("/usr/bin/python3").resolve())
+    assert vdsmd.reexec() == 1
+    assert status_of(vdsmd, vm_id) == "Up"
