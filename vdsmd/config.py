@@ -64,7 +64,7 @@ class Vars(msgspec.Struct, frozen=True, kw_only=True):
     # Seconds a rehearsal may take before the re-exec is refused.
     rehearsal_timeout: float = 60
     # Seconds a new run may take to serve before it becomes the previous release again.
-    takeover_timeout: float = 60
+    takeover_timeout: float = 20
     # Seconds that must lie between two re-execs; a request before that is refused. 0: as often as one likes.
     reexec_min_interval: float = 0
     # MiB that must be free where the state directory lies, or a re-exec is refused.

@@ -10,6 +10,8 @@ import json
 import os
 import re
 import signal
+import threading
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from scripts.benchmarks.client import Client
 from state.points import ERRORS, HOW, Point
-from tests.running import Stage
+from tests.running import Running, Stage
 from tests.until import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -36,12 +39,43 @@ KILLED = "killed; the next start finds everything"
 NO_START = "did not start, and said why; the next start finds everything"
 
 
+class Prober:
+    """Calls in a loop, and knows the longest time in which no call was answered."""
+
+    def __init__(self, daemon: Running) -> None:
+        self._daemon = daemon
+        self._ended = threading.Event()
+        self._last = time.monotonic()
+        self.longest = 0.0
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Prober:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        client = Client(self._daemon.port)
+        while not self._ended.wait(0.005):
+            try:
+                client.must("ping")
+            except (OSError, RuntimeError):
+                continue
+            now = time.monotonic()
+            self.longest, self._last = max(self.longest, now - self._last), now
+
+
 class Struck:
     """A daemon with one guest, and the file that has it struck."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.order = stage.base / "strike"
+        self.silence = {"start": 0.0, "re-exec": 0.0}
+        """The longest time without an answer: of a start, and of a re-exec that did not end the daemon (and did not hang)."""
         self.env = {"VDSMD_STRIKE": str(self.order)}
         # A run that hangs is given up after this time; one that is slow must not be.
         self.options = {"vars": {"takeover_timeout": 10, "log_level": "INFO"}}
@@ -90,7 +124,16 @@ class Struck:
         return set(status["named_descriptors"])
 
     def again(self) -> None:
-        self.daemon = self.stage.start(uri="embed", config=self.options, env=self.env, again=self.daemon)
+        begun = time.monotonic()
+        self.daemon = self.stage.start(uri="embed", config=self.options, env=self.env, again=self.daemon, wait=False)
+        until(lambda: self.daemon.endpoints() and self.answers(), PATIENCE, "an answer")
+        self.silence["start"] = max(self.silence["start"], time.monotonic() - begun)
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.daemon.call("ping")["status"]["code"] == 0)
+        except OSError:
+            return False
 
     def check(self) -> None:
         """The guest lives, under the same pid, and is shown as it is; nothing has been gained or lost."""
@@ -118,12 +161,16 @@ class Struck:
         """Have a re-exec struck; return what became of it."""
         generation, number = self.daemon.generation, self.status()["reexec"]["number"]
         self.order.write_text(f"{point.name} {how}")
-        os.kill(self.daemon.pid, signal.SIGHUP)
         if how in ("kill", "term"):
+            os.kill(self.daemon.pid, signal.SIGHUP)
             return self.ended(how)
-        if how == "hup":
-            until(lambda: self.daemon.generation > generation, PATIENCE, "a re-exec")
-        outcome = until(lambda: self.outcome(number), PATIENCE, "an outcome") or {}
+        with Prober(self.daemon) as prober:
+            os.kill(self.daemon.pid, signal.SIGHUP)
+            if how == "hup":
+                until(lambda: self.daemon.generation > generation, PATIENCE, "a re-exec")
+            outcome = until(lambda: self.outcome(number), PATIENCE, "an outcome") or {}
+        if how != "hang":
+            self.silence["re-exec"] = max(self.silence["re-exec"], prober.longest)
         if outcome["state"] == "done":
             until(lambda: not self.order.exists(), PATIENCE, "the point to be reached")
             return SERVED
@@ -181,7 +228,7 @@ def test_whatever_happens_at(stage: Stage, point: Point) -> None:
     rows = [f"| {point.value} | {what} | {outcome} |" for what, outcome in seen.items()]
     if os.environ.get("VDSMD_WRITE_FAULTS"):
         ROWS.mkdir(parents=True, exist_ok=True)
-        (ROWS / f"{point.name}.json").write_text(json.dumps(rows))
+        (ROWS / f"{point.name}.json").write_text(json.dumps({"rows": rows, "silence": struck.silence}))
         write_table()
         return
     missing = [row for row in rows if row not in TABLE.read_text()]
@@ -196,6 +243,9 @@ descriptors were held, and no zombie was left. The ways: `enospc`, `emfile`, `ei
 `kill`, `term` and `hup` are signals that arrive there; `child` kills another guest's QEMU there, which is then told to be
 Down; `hang` never goes on (before the exec, and in a cold start, that is for the service manager's watchdog).
 
+The longest time without an answer, when this table was written: {reexec:.1f} s in a re-exec, whatever struck it but a hang (for
+that it is `takeover_timeout`, 10 s here), and {start:.1f} s from the start of the process after it had been ended.
+
 | point | struck | outcome |
 |---|---|---|
 """
@@ -204,8 +254,9 @@ Down; `hang` never goes on (before the exec, and in a cold start, that is for th
 def write_table() -> None:
     """Write what has been seen so far, in the order of the points."""
     found = {path.stem: json.loads(path.read_text()) for path in ROWS.glob("*.json")}
-    rows = [row for point in Point for row in found.get(point.name, [])]
-    TABLE.write_text(HEAD + "\n".join(rows) + "\n")
+    rows = [row for point in Point if point.name in found for row in found[point.name]["rows"]]
+    most = {what: max(point["silence"][what] for point in found.values()) for what in ("start", "re-exec")}
+    TABLE.write_text(HEAD.format(start=most["start"], reexec=most["re-exec"]) + "\n".join(rows) + "\n")
 
 
 def test_the_table_speaks_of_every_point_and_of_no_other() -> None:

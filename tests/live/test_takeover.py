@@ -79,6 +79,27 @@ def test_a_release_with_nowhere_to_go_back_to_degrades_only_the_owner(daemon: St
     assert status_of(vdsmd, vm_id) == "Up" and vdsmd.must("getVdsStats")["info"]["generationID"]
 
 
+def test_two_releases_that_cannot_start_end_it_and_the_next_start_recovers(
+    daemon: Start, release: Path, stage: Stage
+) -> None:
+    """Going back happens once: there is no loop of failures."""
+    vdsmd = daemon(env={"PYTHONPATH": str(release)})
+    until(lambda: kept(vdsmd), 60)
+    good = (release / "vdsmd/lifecycle.py").read_text()
+    for place in (release, *(vdsmd.lib_dir / "kept").iterdir()):
+        append(
+            place / "vdsmd/lifecycle.py",
+            'import sys\nif "--rehearse" not in sys.argv:\n    raise RuntimeError("no way")',
+        )
+    os.kill(vdsmd.pid, signal.SIGHUP)
+    assert vdsmd.process.wait(120) == 1
+    assert vdsmd.output.read_text().count("RuntimeError: no way") >= 2
+    (release / "vdsmd/lifecycle.py").write_text(good)
+    again = stage.start(env={"PYTHONPATH": str(release)}, again=vdsmd)
+    until(lambda: again.call("ping")["status"]["code"] == 0, 120)
+    assert again.generation == 0
+
+
 def test_a_release_that_changed_under_the_daemon_is_not_kept(daemon: Start, release: Path, stage: Stage) -> None:
     vdsmd = daemon(env={"PYTHONPATH": str(release)})
     until(lambda: kept(vdsmd), 60)
