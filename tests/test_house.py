@@ -34,7 +34,7 @@ SLOW = {
 }  # fmt: skip
 
 # What belongs to one machine or one person has no place in the project.
-PRIVATE = re.compile(r"/work/|/root/|/home/[a-z]|/opt/pypi|pyenv|artifact|\bissue #?\d", re.IGNORECASE)
+PRIVATE = re.compile(rf"{re.escape(str(ROOT))}/|/root/|/home/[a-z]|pyenv|\bissue #?\d", re.IGNORECASE)
 TEXTS = (".py", ".md", ".toml", ".service", ".conf", ".sh")
 
 
