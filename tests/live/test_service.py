@@ -76,6 +76,7 @@ def answering(daemon: Running) -> None:
     until(lambda: daemon.call("ping")["status"]["code"] == 0, PATIENCE, "it to have looked at its machines")
 
 
+@pytest.mark.slow
 def test_ready_over_re_execs_and_stopping(serve: Serve, manager: Manager) -> None:
     vdsmd = serve()
     until(lambda: manager.states() == ["READY"], PATIENCE)
@@ -119,6 +120,7 @@ def test_a_reload_of_the_configuration_is_told_and_so_is_why_it_was_refused(serv
     assert "the configuration is kept as it was: " in manager.status() and "expected a whole number" in manager.status()
 
 
+@pytest.mark.slow
 def test_the_watchdog_is_pinged_before_and_after_a_re_exec(serve: Serve, manager: Manager) -> None:
     vdsmd = serve(watchdog=2.0)
 
@@ -238,6 +240,7 @@ def test_what_nobody_claims_leaves_the_store(serve: Serve, manager: Manager) -> 
     assert not [name for name in named if name.startswith(("vm/", "stored"))]
 
 
+@pytest.mark.slow
 def test_a_manager_that_is_away_hurts_nobody_and_hears_it_all_later(serve: Serve, manager: Manager) -> None:
     vdsmd = serve()
     until(lambda: manager.states() == ["READY"], PATIENCE)

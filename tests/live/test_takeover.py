@@ -15,6 +15,8 @@ from tests.until import until
 
 Start = Callable[..., Running]
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["release"]  # a fixture
 
 
