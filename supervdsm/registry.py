@@ -1,0 +1,115 @@
+"""Actions: a decorator over a typed function is the registration, the check of arguments and the list of who may call.
+
+It promises that an action's function is called only with arguments of the annotated types, by a caller that it names.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from supervdsm.errors import Invalid, NotAllowed
+
+VDSMD = "vdsmd"
+HSMD = "hsmd"
+"""The callers: programs that run as an ordinary user, told apart by the kernel's word (see `supervdsm.server`)."""
+
+
+class Context(NamedTuple):
+    """What an action may rely on: whom it works for, and where. From the helper's own configuration, never from a caller."""
+
+    uid: int
+    gid: int
+    user: str
+    run_dir: str
+    lib_dir: str
+    log_dir: str
+    repository: str
+
+
+class Descriptor(NamedTuple):
+    """A reply that is an open file. The server sends it along, and closes its own."""
+
+    fd: int
+
+
+class Action(NamedTuple):
+    name: str
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+    """The type of each, by name."""
+    optional: frozenset[str]
+    secret: frozenset[str]
+    """Arguments whose values no log line shows."""
+    callers: tuple[str, ...]
+    slow: bool
+    """It may block, so it is done in a process of its own, that is killed after `timeout` seconds."""
+    timeout: float
+
+    def check(self, caller: str, given: dict[str, Any]) -> None:
+        """Raise NotAllowed or Invalid unless this caller may call it with these arguments."""
+        if caller not in self.callers:
+            raise NotAllowed(f"{self.name} is not for {caller}")
+        unknown = given.keys() - self.arguments.keys()
+        missing = self.arguments.keys() - given.keys() - self.optional
+        if unknown or missing:
+            told = [f"{word} {', '.join(sorted(names))}" for word, names in (("unknown", unknown), ("missing", missing)) if names]
+            raise Invalid(f"{self.name}: arguments: {'; '.join(told)}")
+        for name, value in given.items():
+            if not fits(value, self.arguments[name]):
+                raise Invalid(f"{self.name}: {name}: expected {typing.cast(Any, self.arguments[name])}")
+
+
+ACTIONS: dict[str, Action] = {}
+
+
+def action(
+    name: str,
+    *,
+    callers: tuple[str, ...] = (VDSMD,),
+    slow: bool = False,
+    timeout: float = 30.0,
+    secret: tuple[str, ...] = (),
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as the action `name` ("noun.verb"). Its first parameter is the Context; the others, all of them
+    annotated with str, int, float, bool, None, list[...], dict[str, ...] or unions of these, are the arguments."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        hints = typing.get_type_hints(function)
+        code = function.__code__
+        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+        defaults = function.__defaults__ or ()
+        positional = code.co_varnames[1 : code.co_argcount]
+        optional = set(positional[len(positional) - len(defaults) :]) if defaults else set()
+        optional |= set(function.__kwdefaults__ or ())
+        assert name not in ACTIONS, f"two actions are named {name}"
+        ACTIONS[name] = Action(
+            name=name,
+            function=function,
+            arguments={argument: hints[argument] for argument in names},
+            optional=frozenset(optional),
+            secret=frozenset(secret),
+            callers=callers,
+            slow=slow,
+            timeout=timeout,
+        )
+        return function
+
+    return register
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Say whether a decoded JSON value is of the annotated type. A bool is no int; an int is a float."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is None:
+        if hint is float:
+            return type(value) in (int, float)
+        return type(value) is (type(None) if hint is None else hint)
+    if origin is list:
+        return type(value) is list and all(fits(item, parts[0]) for item in value)
+    if origin is dict:
+        return type(value) is dict and all(fits(item, parts[1]) for item in value.values())
+    if origin is typing.Literal:
+        return any(type(value) is type(part) and value == part for part in parts)
+    return any(fits(value, part) for part in parts)  # a union
