@@ -11,6 +11,7 @@ from state.children import ChildTable
 from state.directory import StateDirectory
 from state.fds import FdTable
 from state.records import Record
+from supervdsm.client import Without
 
 
 class Owner(Protocol):
@@ -69,6 +70,14 @@ class Still:
         """Nothing to stop."""
 
 
+class Root(Protocol):
+    """What root does for us: an action of `supervdsm.actions`, by its name."""
+
+    def call(self, action: str, *, timeout: float | None = None, **arguments: Any) -> Any:
+        """Return the action's value; a descriptor is an int that is the caller's to close. Blocks: for worker threads.
+        Raises the errors of `supervdsm.client`."""
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What the daemon lends to a driver. Nothing else of the daemon is reachable from one."""
 
@@ -87,3 +96,5 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """`in_loop(call)`: have the loop's thread make the call; allowed from any thread."""
     event: Callable[..., None]
     """`event(name, **fields)`: something that operators and clients may want to know of happened. Any thread."""
+    root: Root = Without()
+    """Does what an ordinary user may not."""
