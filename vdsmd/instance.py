@@ -46,9 +46,13 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def write_pid(fds: FdTable) -> None:
-    """Write our pid once more: it is another one after going to the background."""
-    _write_pid(fds[NAME])
+def renew(fds: FdTable) -> None:
+    """We have another pid, having gone to the background: let the file and the kernel's word on the lock (/proc/locks) say it."""
+    fd = fds[NAME]
+    # The kernel keeps the pid that took the lock, and takes it anew only for a lock of another kind.
+    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _write_pid(fd)
 
 
 def _write_pid(fd: int) -> None:

@@ -111,7 +111,7 @@ def _serve(config: Config, handoff: HandOff, arguments: list[str], entered: floa
         from vdsmd import background
 
         background.detach()
-        instance.write_pid(handoff.fds)
+        instance.renew(handoff.fds)
     loop = Loop()
     daemon = Daemon(config, handoff, loop, endpoints, arguments)
     daemon.take_over()
