@@ -54,7 +54,11 @@ class Action(NamedTuple):
         unknown = given.keys() - self.arguments.keys()
         missing = self.arguments.keys() - given.keys() - self.optional
         if unknown or missing:
-            told = [f"{word} {', '.join(sorted(names))}" for word, names in (("unknown", unknown), ("missing", missing)) if names]
+            told = [
+                f"{word} {', '.join(sorted(names))}"
+                for word, names in (("unknown", unknown), ("missing", missing))
+                if names
+            ]
             raise Invalid(f"{self.name}: arguments: {'; '.join(told)}")
         for name, value in given.items():
             if not fits(value, self.arguments[name]):
