@@ -194,7 +194,8 @@ class Stage:
     def options(self, base: Path, uri: str, config: Options) -> Options:
         """Return a whole configuration: everything under `base`, no TLS, any free port, and `config` on top."""
         options: dict[str, dict[str, object]] = {
-            "vars": {"ssl": "false"},
+            # Machines that run tests are busy: a run that is slow is not one that hangs.
+            "vars": {"ssl": "false", "takeover_timeout": 120},
             "addresses": {"management_ip": "127.0.0.1", "management_port": 0},
             "paths": {
                 "run_dir": base / "run",

@@ -39,6 +39,10 @@ log = logging.getLogger("reexec")
 State = Literal["idle", "rehearsing", "pending", "quiescing", "done", "refused", "cancelled"]
 ACTIVE = ("rehearsing", "pending", "quiescing")
 LOOK_AGAIN = 0.01
+TAKEOVER_AT_LEAST = 1.5
+"""Seconds for a new run to serve in."""
+TAKEOVER_MARGIN = 12
+"""How many times as long as its rehearsal a run may take to serve. They do about the same work, on the same busy machine."""
 PATIENCE = 5.0
 """Seconds to wait, once it is safe, for a moment in which no call is running, before the pause is begun all the same."""
 
@@ -101,6 +105,7 @@ class Reexec(Still):
         self._rehearsal: Rehearsal | None = None
         self._timer: Timer | None = None
         self._steps: list[Step] = []
+        self._rehearsal_took = 0.0
         self._since = 0.0
         self._closed_at = 0.0
         self._priority = 0
@@ -191,6 +196,7 @@ class Reexec(Still):
 
     def _rehearsed(self, reason: str | None) -> None:
         self._rehearsal = None
+        self._rehearsal_took = time.monotonic() - self._since
         self._step("rehearse")
         reached(Point.REEXEC_REHEARSED)
         if reason is not None:
@@ -282,7 +288,7 @@ class Reexec(Still):
         # A request that has come meanwhile is met by this very exec.
         signals.pass_on({signal.SIGHUP, signal.SIGCHLD})
         env = takeover.environment(path, document.nonce, self.kept, [held.number for held in document.fds])
-        takeover.limit(self._settings().takeover_timeout)
+        takeover.limit(self._settings().takeover_timeout or self._fair_limit())
         self._handoff.depart(program(self._arguments), env)
 
     # Help
@@ -297,6 +303,9 @@ class Reexec(Still):
             priority=self._priority,
             steps=self._steps,
         )
+
+    def _fair_limit(self) -> float:
+        return max(TAKEOVER_AT_LEAST, TAKEOVER_MARGIN * self._rehearsal_took)
 
     def _unsafe(self) -> list[str]:
         return [reason for owner in self._owners.values() if (reason := owner.unsafe())]

@@ -41,7 +41,7 @@ def kept(daemon: Running) -> bool:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_release_that_fails_after_the_exec_is_undone(daemon: Start, release: Path, fault: str) -> None:
     where, what, told = FAULTS[fault]
-    config = {"vars": {"takeover_timeout": 5 if "hangs" in fault else 120}}
+    config = {"vars": {"takeover_timeout": 0 if "hangs" in fault else 120}}
     vdsmd = daemon(env={"PYTHONPATH": str(release)}, config=config)
     vm_id = create(vdsmd)
     until(lambda: kept(vdsmd), 60)
