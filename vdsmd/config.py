@@ -63,8 +63,8 @@ class Vars(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     # Seconds a rehearsal may take before the re-exec is refused.
     rehearsal_timeout: float = 60
-    # Seconds a new run may take to serve before it becomes the previous release again. 0: twelve times what the rehearsal has
-    # just taken, and at least 1.5.
+    # Seconds a new run may take to serve before it becomes the previous release again. 0: ten times what the rehearsal has
+    # just taken, and at least 1.2.
     takeover_timeout: float = 0
     # Seconds that must lie between two re-execs; a request before that is refused. 0: as often as one likes.
     reexec_min_interval: float = 0

@@ -39,9 +39,9 @@ log = logging.getLogger("reexec")
 State = Literal["idle", "rehearsing", "pending", "quiescing", "done", "refused", "cancelled"]
 ACTIVE = ("rehearsing", "pending", "quiescing")
 LOOK_AGAIN = 0.01
-TAKEOVER_AT_LEAST = 1.5
+TAKEOVER_AT_LEAST = 1.2
 """Seconds for a new run to serve in."""
-TAKEOVER_MARGIN = 12
+TAKEOVER_MARGIN = 10
 """How many times as long as its rehearsal a run may take to serve. They do about the same work, on the same busy machine."""
 PATIENCE = 5.0
 """Seconds to wait, once it is safe, for a moment in which no call is running, before the pause is begun all the same."""
