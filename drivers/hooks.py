@@ -1,0 +1,178 @@
+"""Hooks: an operator's scripts, run at points of what the daemon does, which may change what it does or forbid it.
+
+A point is a folder of that name below the hooks' folder; every executable file in it is run, in the order of their names,
+with the path of a file that holds the data in its environment; what it leaves there goes to the next one, and back to the
+daemon. It promises that a script that fails, hangs or writes nonsense ends as an error with its name in it, and that a host
+without scripts pays one look at a folder.
+
+Exit status of a script: 0 went well; 1 failed, the others still run; 2 failed, and no other runs; anything else counts as 1.
+Source of the points, of the environment and of these numbers: the management API of vdsm 3.3 to 3.6.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from drivers import programs
+from drivers.errors import DriverError, Failed, NotResponding
+
+log = logging.getLogger("hooks")
+
+XML, JSON = "_hook_domxml", "_hook_json"
+"""Variables that hold the path of the data."""
+STOP = 2
+TIMEOUT = 60.0
+
+_AROUND = {
+    XML: (
+        "device_create device_destroy device_migrate_destination device_migrate_source disk_hotplug disk_hotunplug "
+        "memory_hotplug nic_hotplug nic_hotunplug set_num_of_cpus update_device vm_cont vm_dehibernate vm_destroy "
+        "vm_hibernate vm_migrate_destination vm_migrate_source vm_pause vm_set_ticket vm_start"
+    ),
+    JSON: "get_all_vm_stats get_caps get_stats get_vm_stats ifcfg_write network_setup",
+}
+_SINGLE = {
+    XML: "after_nic_hotplug_fail after_nic_hotunplug_fail after_update_device_fail after_vdsm_stop before_vdsm_start",
+    JSON: "after_hostdev_list_by_caps after_network_setup_fail",
+}
+POINTS: dict[str, str] = {
+    **{
+        f"{when}_{name}": kind
+        for kind, names in _AROUND.items()
+        for name in names.split()
+        for when in ("before", "after")
+    },
+    **{name: kind for kind, names in _SINGLE.items() for name in names.split()},
+}
+"""Every point, and the variable that its scripts find their data by."""
+_LENIENT = {"before_vm_destroy", "before_vm_set_ticket", "before_vdsm_start"}
+"""What cannot be forbidden although it has not happened yet."""
+
+
+class HookFailed(Failed):
+    message = "Hook {point} failed: {reason}"
+
+
+class Hooks:
+    """The scripts of one folder. `run` is for worker threads; the others are quick."""
+
+    def __init__(
+        self, folder: str, *, note: Callable[..., None] = lambda name, **fields: None, timeout: float = TIMEOUT
+    ) -> None:
+        self.folder = folder
+        self._note = note
+        self._timeout = timeout
+
+    def has(self, point: str) -> bool:
+        """Say whether there is any script at the point. Quick: a name that does not exist costs microseconds."""
+        return bool(self._scripts(point))
+
+    def run(
+        self,
+        point: str,
+        data: str = "",
+        *,
+        vm_id: str = "",
+        custom: Mapping[str, str] | None = None,
+        device: Mapping[str, str] | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> str:
+        """Run the scripts of the point over `data` (XML or JSON, as the point has it) and return what they made of it.
+
+        `custom`: the machine's custom properties, `device`: the device's; both become variables, the machine's win. Raises
+        HookFailed when a script before something fails; after something, a failure is logged, and the data are as they were.
+        """
+        scripts = self._scripts(point)
+        if not scripts:
+            return data
+        env = {**os.environ, **_texts(device or {}), **_texts(custom or {}), **(extra or {}), "vmId": vm_id}
+        try:
+            return self._run(point, scripts, data, env)
+        except DriverError as error:
+            if point.startswith("before_") and point not in _LENIENT:
+                raise
+            log.error("%s", error)
+            return data
+
+    def run_json(self, point: str, value: Any, **context: Any) -> Any:
+        """Do as `run`, for a value that goes over the wire."""
+        if not self.has(point):
+            return value
+        text = self.run(point, msgspec.json.encode(value).decode(), **context)
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError as error:
+            log.error("What a hook left is no JSON and is ignored point=%s error=%s", point, error)
+            return value
+
+    def listing(self) -> dict[str, dict[str, dict[str, str]]]:
+        """Return the scripts as capabilities tell them: by point and name, their MD5 sum."""
+        found: dict[str, dict[str, dict[str, str]]] = {}
+        for point in sorted(POINTS):
+            sums = {os.path.basename(path): {"md5": _md5(path)} for path in self._scripts(point)}
+            if sums:
+                found[point] = sums
+        return found
+
+    def _scripts(self, point: str) -> list[str]:
+        folder = os.path.join(self.folder, point)
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            return []
+        paths = [os.path.join(folder, name) for name in names]
+        return [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)]
+
+    def _run(self, point: str, scripts: list[str], data: str, env: dict[str, str]) -> str:
+        failed: list[str] = []
+        with tempfile.NamedTemporaryFile("w+", encoding="utf-8", prefix="hook-") as file:
+            file.write(data)
+            file.flush()
+            for script in scripts:
+                code, reason = self._one(script, {**env, POINTS[point]: file.name})
+                failed += [f"{os.path.basename(script)}: {reason}"] if code else []
+                if code == STOP:
+                    break
+            if failed:
+                self._note("hook.failed", point=point, reason="; ".join(failed))
+                raise HookFailed(point=point, reason="; ".join(failed))
+            # By its name: a script may have put another file in its place.
+            with open(file.name, encoding="utf-8") as left:
+                return left.read()
+
+    def _one(self, script: str, env: dict[str, str]) -> tuple[int, str]:
+        begun = time.monotonic()
+        try:
+            ran = programs.run([script], env=env, timeout=self._timeout)
+        except (Failed, NotResponding) as error:
+            log.error("%s", error)
+            return 1, str(error)
+        log.info("Hook ran script=%s code=%d ms=%.0f", script, ran.code, (time.monotonic() - begun) * 1000)
+        for line in ran.err.decode(errors="replace").splitlines()[:100]:
+            log.info("Hook says script=%s: %s", script, line)
+        return ran.code, ran.reason()
+
+
+def _texts(properties: Mapping[str, object]) -> dict[str, str]:
+    """Return what can be a variable. What cannot is left out: no script can have been written for it."""
+    return {
+        str(name): str(value)
+        for name, value in properties.items()
+        if name and "=" not in str(name) and "\0" not in f"{name}{value}"
+    }
+
+
+def _md5(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError:
+        return ""
