@@ -52,19 +52,5 @@ class NoHelper(ActionError):
     """There is no helper: what needs root does not work. Nothing was done."""
 
 
-MEANINGS: dict[str, type[ActionError]] = {
-    kind.__name__: kind
-    for kind in (
-        ActionError,
-        NotAllowed,
-        Invalid,
-        NotFound,
-        AlreadyExists,
-        Busy,
-        Unsupported,
-        Failed,
-        TimedOut,
-        HelperGone,
-        NoHelper,
-    )
-}
+_KINDS: list[type[ActionError]] = [ActionError, *ActionError.__subclasses__()]
+MEANINGS = {kind.__name__: kind for kind in _KINDS}

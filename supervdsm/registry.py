@@ -13,7 +13,9 @@ from supervdsm.errors import Invalid, NotAllowed
 
 VDSMD = "vdsmd"
 HSMD = "hsmd"
-"""The callers: programs that run as an ordinary user, told apart by the kernel's word (see `supervdsm.server`)."""
+"""The callers: programs that run as an ordinary user, told apart by the kernel's word (see `supervdsm.callers`)."""
+LONGEST = 300.0
+"""Seconds. No action may take longer: a caller that waits without a time-out of its own relies on it."""
 
 
 class Context(NamedTuple):
@@ -26,6 +28,11 @@ class Context(NamedTuple):
     lib_dir: str
     log_dir: str
     repository: str
+    private_dir: str = "/run/supervdsm"
+    """Root's own, for work that no caller may see half done."""
+    fence_agents: str = "/usr/sbin"
+    udev_rules: str = "/etc/udev/rules.d"
+    sysfs: str = "/sys"
 
 
 class Descriptor(NamedTuple):
@@ -88,6 +95,7 @@ def action(
         optional = set(positional[len(positional) - len(defaults) :]) if defaults else set()
         optional |= set(function.__kwdefaults__ or ())
         assert name not in ACTIONS, f"two actions are named {name}"
+        assert timeout <= LONGEST, f"{name} may take too long"
         ACTIONS[name] = Action(
             name=name,
             function=function,
@@ -104,9 +112,12 @@ def action(
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Say whether a decoded JSON value is of the annotated type. A bool is no int; an int is a float."""
+    """Say whether a decoded JSON value is of the annotated type. A bool is no int; an int is a float; a str is one that the
+    system's calls can take: nothing of it is a NUL, or half a character."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is None:
+        if hint is str:
+            return type(value) is str and _is_text(value)
         if hint is float:
             return type(value) in (int, float)
         return type(value) is (type(None) if hint is None else hint)
@@ -117,3 +128,7 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is typing.Literal:
         return any(type(value) is type(part) and value == part for part in parts)
     return any(fits(value, part) for part in parts)  # a union
+
+
+def _is_text(value: str) -> bool:
+    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)

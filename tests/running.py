@@ -38,15 +38,19 @@ class Running:
         env: Mapping[str, str],
         launcher: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
+        *,
+        spawned: bool = False,
     ) -> None:
         self.base = base
         self.run_dir, self.lib_dir, self.log_dir = base / "run", base / "lib", base / "log"
         self.config = base / "vdsm.conf"
         self.output = base / "output"
         self.configure(options)
+        self.spawned = spawned
+        program = ["supervdsm", "--spawn"] if spawned else ["vdsmd"]
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [*launcher, sys.executable, "-m", "vdsmd", "--config", str(self.config)],
+                [*launcher, sys.executable, "-m", *program, "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -55,7 +59,14 @@ class Running:
                 start_new_session=True,
                 pass_fds=pass_fds,
             )
-        self.pid = self.process.pid
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process: the one that was started, or with `spawned`, the child of it that is there now."""
+        if not self.spawned:
+            return self.process.pid
+        told: int = json.loads((self.run_dir / "endpoints.json").read_text(encoding="utf-8"))["pid"]
+        return told
 
     def configure(self, options: Options) -> None:
         """Write the configuration anew. The daemon reads it on its next re-exec or reload."""
@@ -74,7 +85,8 @@ class Running:
         path = self.run_dir / "endpoints.json"
         assert path.exists(), f"{path} is not there yet"
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        assert found["pid"] == self.pid, f"{path} is another daemon's"
+        holder = parent_of(found["pid"]) if self.spawned else found["pid"]
+        assert holder == self.process.pid, f"{path} is another daemon's"
         return found
 
     def serving(self) -> Running:
@@ -151,9 +163,9 @@ class Running:
         return self.end(signal.SIGKILL)
 
     def end(self, number: signal.Signals) -> int:
-        """End it with a signal and return its exit status. Its guests run on."""
+        """End what was started with a signal and return its exit status. Guests run on."""
         if self.alive():
-            os.kill(self.pid, number)
+            os.kill(self.process.pid, number)
         try:
             return self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -180,14 +192,16 @@ class Stage:
         wait: bool = True,
         launcher: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
+        spawned: bool = False,
     ) -> Running:
         """Start a daemon, in a place of its own or, with `again`, in that of one that has ended; wait until it serves.
 
         `launcher`: a command that gets the daemon's as its arguments, and `pass_fds`, and becomes the daemon by exec.
+        `spawned`: start the helper as root, which starts the daemon as an ordinary user.
         """
         base = again.base if again else self.base / str(len(self.daemons))
         base.mkdir(exist_ok=True)
-        daemon = Running(base, self.options(base, uri, config or {}), env or {}, launcher, pass_fds)
+        daemon = Running(base, self.options(base, uri, config or {}), env or {}, launcher, pass_fds, spawned=spawned)
         self.daemons.append(daemon)
         return daemon.serving() if wait else daemon
 
@@ -216,6 +230,7 @@ class Stage:
         try:
             for daemon in self.daemons:
                 daemon.stop()
+            until(lambda: not self.helpers(), PATIENCE, "helpers to end by themselves")
             left = self.processes()
             strangers = {pid: command for pid, command in left.items() if "qemu" not in command.split()[0]}
             for pid in left:
@@ -228,6 +243,10 @@ class Stage:
                     print(daemon.log())
             shutil.rmtree(self.base, ignore_errors=True)
 
+    def helpers(self) -> dict[int, str]:
+        """Return the helpers that daemons have started for themselves: they end when their daemon has."""
+        return {pid: command for pid, command in self.processes().items() if "-m supervdsm " in command}
+
     def processes(self) -> dict[int, str]:
         """Return the command lines, by pid, of the processes that have to do with this stage."""
         found = {}
@@ -237,6 +256,14 @@ class Stage:
                 if f"{self.base}/" in command:
                     found[int(entry.name)] = command
         return found
+
+
+def parent_of(pid: int) -> int:
+    """Return the pid of its parent; 0 when it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _command(entry: Path) -> str:

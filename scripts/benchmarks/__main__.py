@@ -10,10 +10,10 @@ import subprocess
 import sys
 import time
 
-from scripts.benchmarks import api, fuzz, reexec, stats
+from scripts.benchmarks import api, fuzz, reexec, stats, supervdsm
 from scripts.benchmarks.lab import ROOT
 
-BENCHMARKS = {"reexec": reexec, "api": api, "stats": stats, "fuzz": fuzz}
+BENCHMARKS = {"reexec": reexec, "api": api, "stats": stats, "fuzz": fuzz, "supervdsm": supervdsm}
 
 
 def main() -> int:

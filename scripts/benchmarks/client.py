@@ -136,13 +136,18 @@ def maker(client: Client, _argument: str, tally: Tally) -> None:
     tally.time(lambda: client.must("destroy", vm_id))
 
 
+def helper(client: Client, _argument: str, tally: Tally) -> None:
+    """Have root's helper called in a loop."""
+    tally.time(lambda: client.must("vdsmd.helper"))
+
+
 def machine(vm_id: str, *, memory: int, paused: bool = False, **more: object) -> dict[str, object]:
     """Return the parameters of a small machine without a disk."""
     small = {"vmId": vm_id, "vmName": f"bench-{vm_id[:8]}", "memSize": memory, "smp": 1, "display": "vnc"}
     return {**small, "kvmEnable": False, "launchPaused": paused, "devices": [], **more}
 
 
-KINDS = {"reader": reader, "prober": prober, "pauser": pauser, "maker": maker}
+KINDS = {"reader": reader, "prober": prober, "pauser": pauser, "maker": maker, "helper": helper}
 
 
 def main() -> None:

@@ -20,6 +20,8 @@ from scripts.benchmarks.client import Client, machine
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
+HELPER_REPLACED = "Replaced; going on"
+"""What the helper logs then."""
 
 
 def say(text: str) -> None:
@@ -37,10 +39,15 @@ def until(fact: Callable[[], T], what: str, timeout: float = 300.0) -> T:
 
 
 class Lab:
-    """One daemon. A context: at its end the daemon, its guests and its files are gone."""
+    """One daemon. A context: at its end the daemon, its guests and its files are gone.
 
-    def __init__(self, uri: str = "embed", **options: object) -> None:
+    `spawned`: the helper is started, as root, and runs the daemon as an ordinary user.
+    """
+
+    def __init__(self, uri: str = "embed", *, spawned: bool = False, **options: object) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="vb-", dir="/tmp"))
+        self.base.chmod(0o755)  # not everything runs as us
+        self.spawned = spawned
         self.uri = f"qemu:///embed?root={self.base}/lib/libvirt" if uri == "embed" else uri
         self.options = options
         self._generation = 0
@@ -49,7 +56,8 @@ class Lab:
     def __enter__(self) -> Lab:
         self._configure()
         output = (self.base / "output").open("ab")
-        command = [sys.executable, "-m", "vdsmd", "--config", str(self.base / "vdsm.conf")]
+        program = ["supervdsm", "--spawn"] if self.spawned else ["vdsmd"]
+        command = [sys.executable, "-m", *program, "--config", str(self.base / "vdsm.conf")]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT)
         until(self._serves, "the daemon to serve")
         self.client = Client(self.port)
@@ -66,8 +74,7 @@ class Lab:
 
     @property
     def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
+        return int(self.endpoints()["pid"])
 
     @property
     def port(self) -> int:
@@ -94,6 +101,14 @@ class Lab:
         if outcome["state"] != "done":
             raise RuntimeError(f"re-exec {outcome['state']}: {outcome['reason']}")
         return outcome
+
+    def replace_helper(self) -> None:
+        """Have the helper, which is the daemon's parent, replace itself, and wait until it has."""
+        assert self.process is not None
+        log = self.base / "log" / "supervdsm.log"
+        done = log.read_text().count(HELPER_REPLACED)
+        self.process.send_signal(signal.SIGHUP)
+        until(lambda: log.read_text().count(HELPER_REPLACED) > done, "the helper to be replaced")
 
     def boot(self, count: int, *, memory: int, **more: object) -> list[str]:
         """Create machines and wait until all are there; return their ids."""
@@ -199,8 +214,8 @@ def finish(load: subprocess.Popen[str]) -> dict[str, Any]:
     return seen
 
 
-def demo_guest() -> dict[str, object]:
-    """Return the parameters that boot the counting guest."""
+def demo_guest(folder: Path) -> dict[str, object]:
+    """Return the parameters that boot the counting guest, from copies in a folder that QEMU can read."""
     made = subprocess.run([ROOT / "scripts" / "guest"], capture_output=True, text=True, check=True)
-    kernel, initramfs = made.stdout.split()
+    kernel, initramfs = (shutil.copy(path, folder) for path in made.stdout.split())
     return {"kernel": kernel, "initrd": initramfs, "kernelArgs": "console=ttyS0 quiet"}

@@ -26,13 +26,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--paused", action="store_true", help="empty guests that are never started instead of counting ones"
     )
     parser.add_argument("--no-libvirtd", action="store_true", help="leave out the comparison")
+    parser.add_argument(
+        "--spawned", action="store_true", help="as an ordinary user, whose helper is called and re-executed as often"
+    )
     parser.add_argument("--rest", type=float, default=0.0, help="seconds between two re-execs (default: 0)")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    with Lab() as lab:
+    with Lab(spawned=options.spawned) as lab:
         say(f"Booting {options.guests} guests")
-        more = {"paused": True} if options.paused else demo_guest()
+        more = {"paused": True} if options.paused else demo_guest(lab.base)
         ids = lab.boot(options.guests, memory=16 if options.paused else 96, **more)
         if not options.paused:
             until(lambda: all(lab.ticks(vm_id) for vm_id in ids), "all guests to count", 600)
@@ -49,10 +52,13 @@ def _measure(lab: Lab, ids: list[str], options: argparse.Namespace) -> dict[str,
     before = _counts_of_a_fresh_run(lab)
     pids = {vm_id: pid for vm_id, pid in lab.pids().items() if vm_id in ids}
     kinds = ["reader", "pauser" if not options.paused else "reader", "reader", "maker"]
+    kinds = [*kinds[:3], "helper"] if options.spawned else kinds
     loads = [lab.load(kinds[n % 4], ids[n % len(ids)]) for n in range(options.clients)]
     prober = lab.load("prober")
     windows, outcomes = [], []
     for number in range(1, options.reexecs + 1):
+        if options.spawned:
+            lab.replace_helper()
         outcomes.append(lab.reexec())
         windows.append((outcomes[-1]["closed_at"], outcomes[-1]["served_at"]))
         if number % 10 == 0:

@@ -12,12 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.demo.outside import Mishap, say
+from scripts.demo.outside import Mishap, power_of, say
 from scripts.demo.place import Place
 from scripts.demo.show import UPGRADES, Seen, show, table, verdict
 
-LONGEST_DIR = 32
-"""Bytes: the guest's channels are Unix sockets 75 bytes below it, and their paths may have 107."""
+LONGEST_DIR = 28
+"""Bytes: libvirt's sockets lie 79 bytes below it, and their paths may have 107."""
 
 
 def report(seen: list[Seen]) -> int:
@@ -113,6 +113,8 @@ def run(place: Place, options: argparse.Namespace) -> int:
         place.start()
         say("2. Boot a guest through its API")
         place.boot()
+        for name, pid in place.programs().items():
+            say(f"      {name:9}  pid {pid:<7}  user {power_of(pid).user}")
         say(
             f"3. Upgrade vdsmd {UPGRADES} times under it; meanwhile a client opens a connection per call and repeats none"
         )

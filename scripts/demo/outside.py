@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import time
 from collections.abc import Callable
@@ -98,6 +99,22 @@ def command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""  # it has just ended
+
+
+class Power(NamedTuple):
+    """As whom a process runs, and whether it has any capability, or may get one."""
+
+    user: str
+    capable: bool
+
+
+def power_of(pid: int) -> Power:
+    """Raises OSError when the process has ended."""
+    told = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines())
+    users = {int(uid) for uid in told["Uid"].split()}
+    names = [pwd.getpwuid(uid).pw_name for uid in sorted(users)]
+    capable = any(int(told[which], 16) for which in ("CapPrm", "CapEff", "CapInh", "CapAmb"))
+    return Power("/".join(names), capable)
 
 
 def process_ended(pid: int) -> bool:

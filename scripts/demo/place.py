@@ -17,9 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from scripts.demo.client import call
-from scripts.demo.outside import Console, Mishap, command_line, pids, process_ended, process_start, say, until
+from scripts.demo.outside import (
+    Console,
+    Mishap,
+    command_line,
+    pids,
+    power_of,
+    process_ended,
+    process_start,
+    say,
+    until,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PROGRAM = ["supervdsm", "--spawn"] if os.getuid() == 0 else ["vdsmd"]
+"""As root: the helper, which runs vdsmd as an ordinary user."""
 PROOF = 15
 """Lines that the guest counts before it is believed to run: one and a half seconds."""
 
@@ -39,7 +51,7 @@ log_dir = {dir}/log
 repository = {dir}/data-center
 
 [libvirt]
-uri = qemu:///embed?root={dir}/libvirt
+uri = qemu:///embed?root={dir}/lib/libvirt
 """
 
 
@@ -75,7 +87,7 @@ class Place:
         output = self.dir / "output"
         with output.open("wb") as file:
             process = subprocess.Popen(
-                [ROOT / ".venv" / "bin" / "python", "-m", "vdsmd", "--config", self.config],
+                [ROOT / ".venv" / "bin" / "python", "-m", *PROGRAM, "--config", self.config],
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd="/", start_new_session=True,
             )  # fmt: skip
         until(lambda: self.endpoints() or process.poll() is not None, "vdsmd to serve")
@@ -83,7 +95,7 @@ class Place:
         if told is None:
             raise Mishap(last_words(output.read_text(errors="replace")))
         self.port = int(told["xmlrpc"]["port"])
-        say(f"   vdsmd serves: pid {told['pid']}, http://127.0.0.1:{self.port}")
+        say(f"   vdsmd serves: pid {told['pid']}, user {power_of(told['pid']).user}, http://127.0.0.1:{self.port}")
 
     def call(self, verb: str, *arguments: Any) -> dict[str, Any]:
         try:
@@ -151,11 +163,23 @@ class Place:
                     call(self.port, "destroy", vm["vmId"])
             os.kill(told["pid"], signal.SIGTERM)
             until(lambda: process_ended(told["pid"]), "vdsmd to stop")
+            until(lambda: not self._helper(), "supervdsm to stop")
         for pid in self._leftovers():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         until(lambda: not self._leftovers(), "the guest to be gone")
         shutil.rmtree(self.dir, ignore_errors=True)
+
+    def programs(self) -> dict[str, int]:
+        """Return the pids of what runs here, by name: supervdsm (where there is one), vdsmd, QEMU."""
+        told = self.endpoints() or {"pid": 0}
+        found = {"supervdsm": self._helper(), "vdsmd": told["pid"], "QEMU": self.qemu()}
+        return {name: pid for name, pid in found.items() if pid}
+
+    def _helper(self) -> int:
+        """Return the pid of the helper that has started vdsmd; 0 when there is none."""
+        mark = f"supervdsm\0--spawn\0--config\0{self.config}\0".encode()
+        return next((pid for pid in self._leftovers() if mark in command_line(pid)), 0)
 
     def _leftovers(self) -> list[int]:
         """Return the processes whose command lines name this directory, this one and its parent apart."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from scripts.demo.client import Caller
-from scripts.demo.outside import Mishap, clock, descriptors, process_start, say, until, wrong_lines
+from scripts.demo.outside import Mishap, clock, descriptors, power_of, process_start, say, until, wrong_lines
 from scripts.demo.place import PROOF, Place
 
 UPGRADES = 3
@@ -18,6 +18,7 @@ class Row(NamedTuple):
     """What was seen of one generation. Its heading in the table is the field's name."""
 
     generation: int
+    run_as: str
     daemon_pid: int
     qemu_pid: int
     qemu_started: str
@@ -45,12 +46,22 @@ def observe(place: Place, caller: Caller, generation: int, first: int, from_answ
     qemu = place.qemu()
     start = process_start(qemu)
     row = Row(
-        generation=generation, daemon_pid=told["pid"], qemu_pid=qemu, qemu_started=clock(start) if start else "gone",
+        generation=generation, run_as=run_as([told["pid"], qemu]), daemon_pid=told["pid"], qemu_pid=qemu, qemu_started=clock(start) if start else "gone",
         counter_before=first, counter_after=after, lines_lost=wrong_lines(place.console.ticks(), first, after),
         descriptors=descriptors(told["pid"]), pause_ms=max((a.took for a in answers), default=0) * 1000,
         calls=len(answers), failed=sum(bool(a.error) for a in answers),
     )  # fmt: skip
     return Seen(row, start, [answer.error for answer in answers if answer.error])
+
+
+def run_as(pids: list[int]) -> str:
+    """Return as whom these run: the one user, or all of them, and whether any could do more than a user may."""
+    try:
+        powers = [power_of(pid) for pid in pids]
+    except OSError:
+        return "gone"
+    users = "/".join(sorted({power.user for power in powers}))
+    return f"{users}+" if any(power.capable for power in powers) else users
 
 
 def upgrade(place: Place) -> int:
@@ -102,7 +113,12 @@ def table(rows: list[Row]) -> Iterator[str]:
 def verdict(seen: list[Seen]) -> list[str]:
     """Return what did not hold, in words."""
     first = seen[0]
-    wrong = [f"a call failed: {error}" for look in seen for error in look.errors[:3]]
+    wrong = [
+        f"generation {look.row.generation}: vdsmd or QEMU runs as root, or as if it were"
+        for look in seen
+        if os.getuid() == 0 and ("root" in look.row.run_as or "+" in look.row.run_as)
+    ]
+    wrong += [f"a call failed: {error}" for look in seen for error in look.errors[:3]]
     for look in seen[1:]:
         row = look.row
         if (row.qemu_pid, look.start) != (first.row.qemu_pid, first.start) or look.start is None:

@@ -26,7 +26,7 @@ TEXTS = (
 
 
 def whole(files: Files, virt: Virt = Virt()) -> dict[str, Any]:  # noqa: B008 (it is frozen)
-    return capabilities(files, Settings(), virt, ADDRESSES)
+    return capabilities(files, Settings(), virt, ADDRESSES, hardware.firmware(files))
 
 
 def test_processors_and_memory(tmp_path: Path) -> None:
@@ -36,6 +36,18 @@ def test_processors_and_memory(tmp_path: Path) -> None:
     assert info["cpuFlags"] == "fpu,sse2,vmx,model_Haswell"
     assert (info["cpuModel"], info["cpuSpeed"]) == ("Model of a test", "2500.000")
     assert (info["memSize"], info["reservedMem"], info["guestOverhead"]) == ("8192", "321", "65")
+
+
+def test_threads_may_count_as_cores(tmp_path: Path) -> None:
+    files = server(tmp_path).files
+    told = capabilities(files, Settings(threads_as_cores=True), Virt(), ADDRESSES, {})
+    assert (told["cpuThreads"], told["cpuCores"], told["cpuSockets"]) == ("8", "8", "2")
+
+
+def test_a_host_may_claim_to_have_kvm(tmp_path: Path) -> None:
+    told = capabilities(server(tmp_path).files, Settings(fake_kvm=True), Virt(), ADDRESSES, {})
+    assert told["kvmEnabled"] == "true"
+    assert {"vmx", "nx", "sse2", "model_Haswell"} <= set(told["cpuFlags"].split(","))
 
 
 def test_memory_nodes(tmp_path: Path) -> None:
@@ -102,7 +114,7 @@ def test_sources_of_randomness(tmp_path: Path) -> None:
 @pytest.mark.parametrize("root", ["/", "empty"])
 def test_any_host_has_an_answer_that_can_be_sent(root: str, tmp_path: Path) -> None:
     files = Files(root if root == "/" else str(tmp_path))
-    info = capabilities(files, Settings(), Virt(), current_addresses())
+    info = capabilities(files, Settings(), Virt(), current_addresses(), hardware.firmware(files))
     assert decode_reply(encode_reply(info)) == info
     assert all(isinstance(info[key], str) for key in TEXTS.split())
 
@@ -150,14 +162,14 @@ MACHINE = "b4de2fa9c3b84c9a8f6a2d8a0d3a8a7e"
 
 def test_the_operators_host_id_comes_first(tmp_path: Path) -> None:
     host = Layout(tmp_path)
-    assert hardware.host_id(host.files) == ""
+    assert hardware.host_id(host.files, hardware.firmware(host.files)) == ""
     host.write("/etc/machine-id", f"{MACHINE}\n")
-    derived = hardware.host_id(host.files)
+    derived = hardware.host_id(host.files, hardware.firmware(host.files))
     assert derived not in ("", MACHINE)
     host.write("/sys/class/dmi/id/product_uuid", f"{BURNT_IN.upper()}\n")
-    assert hardware.host_id(host.files) == BURNT_IN
+    assert hardware.host_id(host.files, hardware.firmware(host.files)) == BURNT_IN
     host.write("/etc/vdsm/vdsm.id", f"{WRITTEN}\n")
-    assert hardware.host_id(host.files) == WRITTEN
+    assert hardware.host_id(host.files, hardware.firmware(host.files)) == WRITTEN
 
 
 @pytest.mark.parametrize(
@@ -166,7 +178,7 @@ def test_the_operators_host_id_comes_first(tmp_path: Path) -> None:
 def test_a_uuid_that_every_board_has_is_not_believed(told: str, tmp_path: Path) -> None:
     host = Layout(tmp_path)
     host.write("/sys/class/dmi/id/product_uuid", told)
-    assert hardware.host_id(host.files) == ""
+    assert hardware.host_id(host.files, hardware.firmware(host.files)) == ""
 
 
 def test_hardware_answers_what_there_is(tmp_path: Path) -> None:
@@ -174,12 +186,15 @@ def test_hardware_answers_what_there_is(tmp_path: Path) -> None:
     host.write("/sys/class/dmi/id/sys_vendor", "A Vendor\n")
     host.write("/sys/class/dmi/id/product_name", "A Model\n")
     host.write("/sys/class/dmi/id/product_serial", "To be filled by O.E.M.\n")
-    assert hardware.information(host.files) == {"systemManufacturer": "A Vendor", "systemProductName": "A Model"}
+    assert hardware.information(host.files, hardware.firmware(host.files)) == {
+        "systemManufacturer": "A Vendor",
+        "systemProductName": "A Model",
+    }
 
 
 def test_hardware_that_tells_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(HardwareUnknown, match="no firmware tables"):
-        hardware.information(Layout(tmp_path).files)
+        hardware.information(Layout(tmp_path).files, {})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from scripts.demo.show import Row, Seen, table, verdict
 
 ROOT = Path(__file__).parent.parent.parent
 ROW = Row(
-    generation=0, daemon_pid=10, qemu_pid=20, qemu_started="12:00:00.50", counter_before=1, counter_after=30,
+    generation=0, run_as="vdsm", daemon_pid=10, qemu_pid=20, qemu_started="12:00:00.50", counter_before=1, counter_after=30,
     lines_lost=0, descriptors=30, pause_ms=2.4, calls=100, failed=0,
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ numbers with their names are in the contract (`contract.load().codes`); here sta
 from __future__ import annotations
 
 from drivers import errors
+from supervdsm import client as root
 
 OK = 0
 NO_VM = 1
@@ -46,6 +47,15 @@ _CODES: dict[type[BaseException], int] = {
     errors.TicketFailed: TICKET_FAILED,
     errors.NoWayToShutDown: EXISTS,
     errors.HardwareUnknown: HARDWARE_UNKNOWN,
+    root.ActionError: UNEXPECTED,
+    root.AlreadyExists: EXISTS,
+    root.Busy: UNAVAILABLE,
+    root.HelperGone: NOT_RESPONDING,
+    root.Invalid: INVALID_PARAMETER,
+    root.NoHelper: UNSUPPORTED,
+    root.NotFound: INVALID_PARAMETER,
+    root.TimedOut: NOT_RESPONDING,
+    root.Unsupported: UNSUPPORTED,
 }
 
 
@@ -54,4 +64,13 @@ def code_of(error: BaseException) -> int:
     for kind in type(error).__mro__:
         if kind in _CODES:
             return _CODES[kind]
+        if name := kind.__dict__.get("wire"):
+            return number(name)
     return UNEXPECTED
+
+
+def number(name: str) -> int:
+    """Return the number of a status by its name in the contract."""
+    from vdsmd.api import contract  # imported by now (vdsmd.deferred); not for the first answer
+
+    return contract.numbers()[name]

@@ -67,6 +67,12 @@ def verbs() -> dict[str, Facts]:
     return {facts.name: facts for facts in load().verbs}
 
 
+@functools.cache
+def numbers() -> dict[str, int]:
+    """Return the status codes, by their symbolic names."""
+    return {name: code for code, name in load().codes.items()}
+
+
 def code_name(code: int) -> str:
     """Return the symbolic name of a status code, '' for one that nobody knows."""
     return load().codes.get(code, "")

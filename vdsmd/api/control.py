@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +13,8 @@ from vdsmd.api.wire import Number
 
 if TYPE_CHECKING:
     from vdsmd.daemon import Daemon
+
+HELPER_TIMEOUT = 30.0
 
 
 @verb("vdsmd.status", quick=True, gated=False)
@@ -41,6 +44,17 @@ def cancel(daemon: Daemon) -> Reply:
     if not daemon.cancel_reexec():
         raise Invalid(what="cancelling the re-exec", reason="none is waiting")
     return {}
+
+
+@verb("vdsmd.helper", gated=False, cli="host helper")
+def helper(daemon: Daemon) -> Reply:
+    """Call supervdsm, which does what needs root, and return how that went.
+
+    `way` says where it is; `answer` is its own, and `ms` the milliseconds that it took. An error says why there is no answer.
+    """
+    begun = time.monotonic()
+    answer = daemon.helper.call("ping", timeout=HELPER_TIMEOUT)
+    return {"way": daemon.helper.describe(), "answer": answer, "ms": f"{(time.monotonic() - begun) * 1000:.1f}"}
 
 
 @verb("vdsmd.state", quick=True, gated=False, local=True)

@@ -17,6 +17,8 @@ from itertools import islice
 from typing import Any, Protocol
 
 from drivers.errors import DriverError, NotBuilt, Recovering, Unsupported
+from drivers.hooks import Hooks
+from supervdsm.client import ActionError
 from vdsmd.api import codes, wire
 from vdsmd.api.http import Request
 from vdsmd.api.table import TABLE, Verb
@@ -25,6 +27,7 @@ from vdsmd.api.xmlrpc import Decoder, Malformed, Unsendable, encode_fault, encod
 log = logging.getLogger("api")
 
 _SECRETS = ("passw", "secret", "otp", "sysprep", "ticket", "credential", "payload")
+_VEIL = "********"
 _SHOWN = 1000
 
 
@@ -34,6 +37,11 @@ class Serving(Protocol):
     @property
     def recovering(self) -> str:
         """Why most verbs must wait ('' when they need not)."""
+        ...
+
+    @property
+    def hooks(self) -> Hooks:
+        """The operator's scripts."""
         ...
 
 
@@ -54,7 +62,9 @@ class Call:
         assert self.verb is not None
         if error is None:
             try:
-                self._end(codes.OK, _success(self.verb, result))
+                body = _success(self.verb, result)
+                own = result.get("status")
+                self._end(own["code"] if own else codes.OK, body, own["message"] if own else "")
                 return
             except Unsendable as unsendable:
                 error = unsendable
@@ -66,7 +76,7 @@ class Call:
 
     def fail(self, error: Exception) -> None:
         match error:
-            case DriverError():
+            case DriverError() | ActionError():
                 self._fail(codes.code_of(error), str(error))
             case wire.UnknownVerb():
                 self._fault(codes.FAULT_UNKNOWN_VERB, str(error))
@@ -83,7 +93,8 @@ class Call:
         """Log that a worker is about to carry the call."""
         if log.isEnabledFor(logging.INFO):
             client, flow = self.request.peer, self.request.flow
-            log.info("call verb=%s client=%s flow=%s args=%s", self.name, client, flow, shown(named))
+            secret = self.verb.secret if self.verb else ()
+            log.info("call verb=%s client=%s flow=%s args=%s", self.name, client, flow, shown(named, secret))
 
     def _fail(self, code: int, text: str) -> None:
         self._end(code, encode_reply({"status": {"code": code, "message": text}}), text)
@@ -146,12 +157,24 @@ class Dispatcher:
         if verb.gated:
             self._check_gate()
         named = wire.convert(verb, args)
+        if verb.hook and self._daemon.hooks.around(verb.hook):
+            self._run_hooked(call, verb, named)
+            return
         if verb.quick:
             call.done(verb.run(self._daemon, **named), None)
             return
         call.begin(named)
         work = partial(verb.run, self._daemon, **named)
         self._submit(work, call.done, key=_key(verb, named), timeout=verb.timeout)
+
+    def _run_hooked(self, call: Call, verb: Verb, named: dict[str, Any]) -> None:
+        """Carry a call that the operator's scripts have a say in: in a worker, whatever the verb needs itself."""
+        from vdsmd.api import hooked  # imported by now (vdsmd.deferred); most hosts have no scripts
+
+        call.begin(named)
+        run = partial(verb.run, self._daemon, **named)
+        submit = partial(self._submit, key=_key(verb, named), timeout=verb.timeout)
+        hooked.carry(self._daemon.hooks, verb, run, submit, call.done)
 
     def _run_other(self, call: Call, args: list[Any]) -> None:
         """Answer for names that are not in the table: introspection, and what the contract knows and we do not yet."""
@@ -230,16 +253,17 @@ def _key(verb: Verb, named: dict[str, Any]) -> str | None:
     return value.lower() if isinstance(value, str) else None
 
 
-def shown(named: dict[str, Any]) -> str:
-    """Return arguments for the log: without secrets, and not endless."""
-    text = " ".join(f"{name}={_veil(name, value)!r}" for name, value in named.items())
+def shown(named: dict[str, Any], secret: tuple[str, ...] = ()) -> str:
+    """Return arguments for the log: without secrets (those named `secret` are), and not endless."""
+    veiled = {name: _VEIL if name in secret and value else _veil(name, value) for name, value in named.items()}
+    text = " ".join(f"{name}={value!r}" for name, value in veiled.items())
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _veil(name: str, value: Any) -> Any:
     lowered = name.lower()
     if any(secret in lowered for secret in _SECRETS):
-        return "********"
+        return _VEIL
     if isinstance(value, dict):
         return {_cut(member, 100): _veil(member, inner) for member, inner in islice(value.items(), 100)}
     if isinstance(value, list):

@@ -18,22 +18,38 @@ from vdsmd.host.links import Addresses, describe
 LEVELS = ["3.3", "3.4", "3.5", "3.6"]
 """The releases of the engine whose verbs we speak."""
 FC_HOSTS = "/sys/class/fc_host"
+FAKE_MODELS = (
+    "qemu64",
+    "kvm64",
+    "coreduo",
+    "core2duo",
+    "Conroe",
+    "Penryn",
+    "Nehalem",
+    "Westmere",
+    "SandyBridge",
+    "Haswell",
+)
+"""Models of a host that only claims to have KVM."""
 
 
-def capabilities(files: Files, settings: Settings, virt: Virt, addresses: dict[str, Addresses]) -> dict[str, Any]:
-    """Return the info of getVdsCapabilities, apart from what only the API knows (who asked last)."""
+def capabilities(
+    files: Files, settings: Settings, virt: Virt, addresses: dict[str, Addresses], told: dict[str, str]
+) -> dict[str, Any]:
+    """Return the info of getVdsCapabilities, apart from what only the API knows (who asked last). `told`: by the firmware."""
     return {
         **_ours(),
-        **topology.cpu(files, models=virt.models),
+        **topology.cpu(files, models=virt.models, threads_as_cores=settings.threads_as_cores),
         **topology.numa(files),
         **_memory(files, settings),
         **_virtualization(files, virt),
+        **(_fake(files) if settings.fake_kvm else {}),
         **_storage(files),
         **describe(files, settings.shown, addresses),
         "networks": {},
         "netConfigDirty": "False",
         "hooks": {},
-        "uuid": hardware.host_id(files),
+        "uuid": hardware.host_id(files, told),
         "operatingSystem": hardware.operating_system(files),
         "packages2": _packages(virt),
         "selinux": {"mode": files.text("/sys/fs/selinux/enforce") or "-1"},
@@ -72,6 +88,12 @@ def _virtualization(files: Files, virt: Virt) -> dict[str, Any]:
         "liveMerge": _word(False),
         "hostdevPassthrough": _word(False),
     }
+
+
+def _fake(files: Files) -> dict[str, str]:
+    """Return what engines look at before they take a host: it has KVM, and runs every processor's guests."""
+    flags = dict.fromkeys([*topology.flags(files), "vmx", "nx", *(f"model_{model}" for model in FAKE_MODELS)])
+    return {"kvmEnabled": _word(True), "cpuFlags": ",".join(flags)}
 
 
 def _has_hwrng(files: Files) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -60,6 +61,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     host_reserve: int = 256
     extra_reserve: int = 65
     guest_overhead: int = 65
+    threads_as_cores: bool = False
+    fake_kvm: bool = False
     shown: Shown = Shown()
 
 
@@ -70,8 +73,19 @@ def settings(given: Vars) -> Settings:
         host_reserve=given.host_mem_reserve,
         extra_reserve=given.extra_mem_reserve,
         guest_overhead=given.guest_ram_overhead,
-        shown=Shown(hidden_nics=tuple(word.strip() for word in given.hidden_nics.split(","))),
+        threads_as_cores=given.report_host_threads_as_cores,
+        fake_kvm=given.fake_kvm_support,
+        shown=Shown(
+            hidden_nics=_patterns(given.hidden_nics),
+            hidden_bonds=_patterns(given.hidden_bonds),
+            hidden_vlans=_patterns(given.hidden_vlans),
+            fake_nics=_patterns(given.fake_nics),
+        ),
     )
+
+
+def _patterns(words: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in words.split(",") if word.strip())
 
 
 class Guests(Protocol):
@@ -84,6 +98,25 @@ class Guests(Protocol):
         """Return the memory in MiB that is promised to virtual machines which are not Down."""
 
     def virt(self) -> Virt: ...
+
+
+class Networks(Protocol):
+    """What host facts ask of the network driver."""
+
+    @property
+    def dirty(self) -> bool: ...
+
+    def facts(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Return the keys of getVdsCapabilities about networks. For worker threads."""
+
+
+class NoNetworks:
+    """Stands where the network driver would."""
+
+    dirty = False
+
+    def facts(self, info: dict[str, Any]) -> dict[str, Any]:
+        return {}
 
 
 class Link(Part, frozen=True):
@@ -127,6 +160,9 @@ class HostFacts:
     record: type[Record] = HostRecord
 
     def __init__(self, host: Host, config: Config, guests: Guests, *, root: str = "/") -> None:
+        self.networks: Networks = NoNetworks()
+        self.mom_status: Callable[[], str] = lambda: "disabled"
+        """Returns active, inactive or disabled; the policy engine's owner knows."""
         self._host = host
         self._guests = guests
         self._settings = settings(config.vars)
@@ -176,7 +212,7 @@ class HostFacts:
             self._timer.cancel()
 
     def statistics(self) -> dict[str, Any]:
-        """Return the info of getVdsStats, from memory. Any thread."""
+        """Return the info of getVdsStats, apart from storage domains, from memory. Any thread."""
         now = time.monotonic()
         return {
             **self._state.statistics,
@@ -185,9 +221,8 @@ class HostFacts:
             "elapsedTime": str(int(now - self._state.since)),
             "statsAge": str(int(now - self._state.sample.at)),
             "generationID": self._state.generation_id,
-            "momStatus": "disabled",
-            "netConfigDirty": "False",
-            "storageDomains": {},
+            "momStatus": self.mom_status(),
+            "netConfigDirty": str(self.networks.dirty),
             "v2vJobs": {},
             "haStats": dict(NO_HOSTED_ENGINE),
         }
@@ -197,11 +232,16 @@ class HostFacts:
 
         `client` is the address (and port) of the client that called last over the network, or ''.
         """
-        return self._surveyor().capabilities(self._settings, self._guests.virt(), client)
+        info = self._surveyor().capabilities(self._settings, self._guests.virt(), client)
+        return info | self.networks.facts(info)
 
     def identity(self) -> Identity:
         """Return what guests are told of this host. For worker threads."""
         return self._surveyor().identity()
+
+    def devices(self, capabilities: list[str]) -> dict[str, dict[str, Any]]:
+        """Return the deviceList of hostdevListByCaps. For worker threads."""
+        return self._surveyor().devices(capabilities)
 
     def hardware(self) -> dict[str, str]:
         """Return the info of getVdsHardwareInfo. Raises HardwareUnknown. For worker threads."""
@@ -212,7 +252,7 @@ class HostFacts:
         from vdsmd.host.survey import Survey
 
         if self._survey is None:
-            self._survey = Survey(self._root)
+            self._survey = Survey(self._root, self._host.root)
             self._loaded.set()
         return self._survey
 

@@ -14,7 +14,9 @@ DMI_KEYS = {
     "systemVersion": "product_version",
     "systemSerialNumber": "product_serial",
     "systemFamily": "product_family",
+    "systemUUID": "product_uuid",
 }
+"""The words of the wire, and the files in which the kernel shows the firmware's tables. Serial number and uuid are root's."""
 NO_SERIAL = {"", "none", "to be filled by o.e.m.", "default string", "not specified", "system serial number"}
 NO_UUID = {
     "00000000-0000-0000-0000-000000000000",
@@ -27,14 +29,19 @@ SYSTEMS = {"debian": "Debian", "rhel": "RHEL", "fedora": "Fedora", "ovirt": "oVi
 UNKNOWN = "unknown"
 
 
-def host_id(files: Files) -> str:
-    """Return the uuid by which engines know this host, or '' when there is no way to tell.
+def firmware(files: Files) -> dict[str, str]:
+    """Return what the firmware says of this machine, as far as we may read it: by the words of the wire."""
+    return {key: files.text(f"{DMI}/{name}") for key, name in DMI_KEYS.items()}
+
+
+def host_id(files: Files, told: dict[str, str]) -> str:
+    """Return the uuid by which engines know this host, or '' when there is no way to tell. `told`: by the firmware.
 
     The operator's word (/etc/vdsm/vdsm.id) comes first, then the firmware's, then one derived from the machine id, which
     is the same for as long as the system stays installed. Firmware that gives the same uuid to every board is not believed.
     """
     written = _uuid(files.text(ID_FILE))
-    burnt_in = _uuid(files.text(f"{DMI}/product_uuid"))
+    burnt_in = _uuid(told.get("systemUUID", ""))
     if written:
         return written
     if burnt_in and burnt_in not in NO_UUID:
@@ -43,17 +50,17 @@ def host_id(files: Files) -> str:
     return str(uuid.uuid5(OUR_IDS, machine)) if machine else ""
 
 
-def information(files: Files) -> dict[str, str]:
-    """Return the info of getVdsHardwareInfo: the keys this machine has an answer for.
+def information(files: Files, told: dict[str, str]) -> dict[str, str]:
+    """Return the info of getVdsHardwareInfo: the keys this machine has an answer for. `told`: by the firmware.
 
     Many virtual machines have no firmware tables, and some files are for root only: what is known is answered without
     the rest. Raises HardwareUnknown when nothing at all is known.
     """
-    found = {key: files.text(f"{DMI}/{name}") for key, name in DMI_KEYS.items()}
+    found = {key: told.get(key, "") for key in DMI_KEYS}
     board = files.text("/proc/device-tree/model").rstrip("\0")
     if board and not found["systemProductName"]:
         found["systemProductName"] = board
-    found["systemUUID"] = host_id(files)
+    found["systemUUID"] = host_id(files, told)
     known = {key: value for key, value in found.items() if value.lower() not in NO_SERIAL}
     if not known:
         raise HardwareUnknown(reason="no firmware tables, no host id, no machine id")
