@@ -78,6 +78,31 @@ class Root(Protocol):
         Raises the errors of `supervdsm.client`."""
 
 
+class Poller(Protocol):
+    """Who waits for descriptors: the daemon's loop. All calls come from its thread."""
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        """Have `callback(ready_events)` called whenever fd is ready (the numbers of epoll), or has hung up."""
+
+    def change(self, fd: int, events: int) -> None: ...
+
+    def unwatch(self, fd: int) -> None:
+        """Forget fd. Must be called before fd is closed."""
+
+
+class Unlent:
+    """Stands where a poller would, for drivers that need none."""
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        raise NotImplementedError("no poller was lent")
+
+    def change(self, fd: int, events: int) -> None:
+        raise NotImplementedError("no poller was lent")
+
+    def unwatch(self, fd: int) -> None:
+        """Nothing is watched."""
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What the daemon lends to a driver. Nothing else of the daemon is reachable from one."""
 
@@ -96,5 +121,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """`in_loop(call)`: have the loop's thread make the call; allowed from any thread."""
     event: Callable[..., None]
     """`event(name, **fields)`: something that operators and clients may want to know of happened. Any thread."""
+    poller: Poller = Unlent()
+    """Waits for descriptors. Loop's thread only."""
     root: Root = Without()
     """Does what an ordinary user may not."""

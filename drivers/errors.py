@@ -10,6 +10,8 @@ class DriverError(Exception):
     """Base of every error that is raised on purpose. `message` is a template over the fields."""
 
     message = "failed: {reason}"
+    wire = ""
+    """The name that the wire has for exactly this meaning, if it has one; its subclasses share it."""
 
     def __init__(self, **fields: object) -> None:
         super().__init__(fields)

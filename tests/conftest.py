@@ -12,6 +12,8 @@ import pytest
 from tests.running import Running, Stage
 
 ROOT = Path(__file__).parent.parent
+LAB = Path("/etc/vdsmd-lab")
+"""In a virtual host of the lab: how many of them there are."""
 OUTCOME = pytest.StashKey[bool]()
 
 
@@ -59,3 +61,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         item.stash[OUTCOME] = True
     return report
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked `lab` runs in a virtual host only, and where it needs several, with so many."""
+    hosts = int(LAB.read_text(encoding="ascii")) if LAB.exists() else 0
+    lab = [(item, marker) for item in items if (marker := item.get_closest_marker("lab"))]
+    if not hosts and lab:
+        config.hook.pytest_deselected(items=[item for item, _ in lab])
+        items[:] = [item for item in items if not item.get_closest_marker("lab")]
+    for item, marker in lab:
+        if hosts < (wanted := marker.kwargs.get("hosts", 1)):
+            item.add_marker(pytest.mark.skip(reason=f"needs scripts/lab run --hosts {wanted}"))

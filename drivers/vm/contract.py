@@ -1,7 +1,6 @@
 """What a virtual machine is to this daemon: its states, the moves between them, its ends, and the driver's settings.
 
-It promises that a life cycle is only ever what `TABLE` says. The words and numbers are the wire's own. States of
-hibernation and migration are known, so that they can be shown and stored; the moves into them come with those verbs.
+It promises that a life cycle is only ever what `TABLE` says. The words and numbers are the wire's own.
 """
 
 from __future__ import annotations
@@ -34,6 +33,10 @@ class Move(StrEnum):
     REBOOT = "reboot"
     REBOOTED = "have rebooted"
     GIVE_UP = "go on after nobody heeded the power button"
+    RESTORE = "be restored"
+    SAVE = "be saved"
+    LEAVE = "leave for another host"
+    STAY = "stay where it is"
     END = "end"
 
 
@@ -73,9 +76,32 @@ TABLE: dict[tuple[Status, Move], Status] = {
     (Status.REBOOTING, Move.REBOOTED): Status.UP,
     (Status.REBOOTING, Move.GIVE_UP): Status.UP,
     (Status.REBOOTING, Move.END): Status.DOWN,
+    (Status.WAIT_FOR_LAUNCH, Move.RESTORE): Status.RESTORING,
+    (Status.RESTORING, Move.RUN): Status.UP,
+    (Status.RESTORING, Move.PAUSE): Status.PAUSED,
+    (Status.RESTORING, Move.END): Status.DOWN,
+    # On its way a guest runs, and is paused near the end: that says nothing about whether it gets there.
+    **{
+        (status, move): status
+        for status in (Status.SAVING, Status.MIGRATION_SOURCE)
+        for move in (Move.RUN, Move.PAUSE, Move.REBOOTED)
+    },
+    **{
+        (before, move): after
+        for move, after in ((Move.SAVE, Status.SAVING), (Move.LEAVE, Status.MIGRATION_SOURCE))
+        for before in (Status.UP, Status.PAUSED, Status.POWERING_DOWN, Status.REBOOTING)
+    },
+    (Status.SAVING, Move.STAY): Status.UP,
+    (Status.SAVING, Move.END): Status.DOWN,
+    (Status.MIGRATION_SOURCE, Move.STAY): Status.UP,
+    (Status.MIGRATION_SOURCE, Move.END): Status.DOWN,
+    # Seen to run, or paused otherwise than for its journey, it has arrived.
+    (Status.MIGRATION_DESTINATION, Move.RUN): Status.UP,
+    (Status.MIGRATION_DESTINATION, Move.PAUSE): Status.PAUSED,
+    (Status.MIGRATION_DESTINATION, Move.END): Status.DOWN,
 }
 
-UNBORN = frozenset({Status.WAIT_FOR_LAUNCH, Status.POWERING_UP})
+UNBORN = frozenset({Status.WAIT_FOR_LAUNCH, Status.POWERING_UP, Status.RESTORING})
 """No domain is known to exist yet: what is heard of one with this id is about a predecessor."""
 
 
@@ -111,6 +137,7 @@ USER_SHUTDOWN = Ending(ExitCode.NORMAL, ExitReason.USER_SHUTDOWN, "User shut dow
 LOST_QEMU = Ending(ExitCode.ERROR, ExitReason.LOST_QEMU_CONNECTION, "Lost connection with qemu process")
 MIGRATED = Ending(ExitCode.NORMAL, ExitReason.MIGRATION_SUCCEEDED, "Migration succeeded")
 SAVED = Ending(ExitCode.NORMAL, ExitReason.SAVE_STATE_SUCCEEDED, "SaveState succeeded")
+NEVER_CAME = Ending(ExitCode.ERROR, ExitReason.MIGRATION_FAILED, "Migration failed: it did not arrive here")
 MISSING = Ending(ExitCode.ERROR, ExitReason.LIBVIRT_DOMAIN_MISSING, "Failed to find the libvirt domain")
 INTERRUPTED = Ending(
     ExitCode.ERROR,
@@ -173,6 +200,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long libvirt may take over one call before what was asked is said not to respond."""
     sys_shutdown_timeout: int = 120
     """How long a guest may take to heed the power button."""
+    user_shutdown_timeout: int = 30
+    """How long before a shutdown the users in a guest are warned."""
+    guest_agent_timeout: float = 30.0
+    """How long a guest's agent may be silent before what it said of the moment does not hold any more."""
+    hotunplug_timeout: float = 30.0
+    """How long a guest may take to let go of a device."""
+    replication_bandwidth: int = 0
+    """The most MiB a second that a disk is replicated with, 0 for no limit."""
+    max_outgoing_migrations: int = 2
+    migration_max_bandwidth: int = 52
+    """MiB a second of one migration, 0 for no limit."""
+    migration_downtime: int = 500
+    """Milliseconds for which a guest may stand still at the end of its migration."""
+    migration_downtime_steps: int = 5
+    migration_downtime_delay: float = 100.0
+    """Seconds for each GiB of the guest's memory, until it may stand still for that long."""
+    migration_progress_timeout: float = 240.0
+    """How long a migration may come no nearer to its end. 0 for ever."""
+    migration_max_time_per_gib_mem: float = 64.0
+    """Seconds that a migration may take for each GiB of the guest's memory. 0 for no limit."""
+    migration_monitor_interval: float = 10.0
+    migration_destination_timeout: float = 21600.0
+    migration_listener_timeout: float = 30.0
+    """How long the other side may take to get ready."""
+    secure: bool = True
+    """Whether daemons, and their libvirts, speak with one another under TLS."""
+    port: int = 54321
+    """Where other daemons listen when nobody says otherwise."""
     console_max_mb: float = 16
     console_keep: int = 5
     nic_model: str = "rtl8139,pv"
@@ -188,6 +243,21 @@ def settings(config: Any) -> Settings:
         sample_interval=config.vars.vm_sample_interval,
         command_timeout=config.vars.vm_command_timeout,
         sys_shutdown_timeout=config.vars.sys_shutdown_timeout,
+        user_shutdown_timeout=config.vars.user_shutdown_timeout,
+        guest_agent_timeout=config.vars.guest_agent_timeout,
+        hotunplug_timeout=config.vars.hotunplug_timeout,
+        replication_bandwidth=config.vars.replication_bandwidth,
+        max_outgoing_migrations=config.vars.max_outgoing_migrations,
+        migration_max_bandwidth=config.vars.migration_max_bandwidth,
+        migration_downtime=config.vars.migration_downtime,
+        migration_downtime_steps=config.vars.migration_downtime_steps,
+        migration_downtime_delay=config.vars.migration_downtime_delay,
+        migration_progress_timeout=config.vars.migration_progress_timeout,
+        migration_max_time_per_gib_mem=config.vars.migration_max_time_per_gib_mem,
+        migration_monitor_interval=config.vars.migration_monitor_interval,
+        migration_destination_timeout=config.vars.migration_destination_timeout,
+        migration_listener_timeout=config.vars.migration_listener_timeout,
+        secure=config.vars.ssl,
         console_max_mb=config.vars.console_max_mb,
         console_keep=config.vars.console_keep,
         nic_model=config.vars.nic_model,

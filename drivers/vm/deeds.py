@@ -22,6 +22,7 @@ from drivers.errors import (
     NoWayToShutDown,
     TicketFailed,
 )
+from drivers.vm.agents.agents import OVIRT, Agents
 from drivers.vm.connection import Connection
 from drivers.vm.console import Consoles
 from drivers.vm.contract import NO_ERROR, UNBORN, Move, Settings, Status
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("vm")
 
 Conf = dict[str, Any]
+
+AGENT_PATIENCE = 10.0
+"""Seconds for which the agent in a guest is asked to shut it down, when it does not respond."""
 
 UNFIT_FOR_CONT = (Status.MIGRATION_SOURCE, Status.SAVING, Status.DOWN)
 
@@ -52,6 +56,7 @@ class Deeds:
         watch: Watch,
         launcher: Launcher,
         button: PowerButton,
+        agents: Agents,
         settings: Callable[[], Settings],
     ) -> None:
         self._host = host
@@ -61,6 +66,7 @@ class Deeds:
         self._watch = watch
         self._launcher = launcher
         self._button = button
+        self._agents = agents
         self._settings = settings
 
     def create(self, params: dict[str, Any]) -> Conf:
@@ -114,24 +120,43 @@ class Deeds:
             raise Failed(action="continuing", reason=f"the virtual machine is {machine.status}")
         self._ask(machine, lambda link: link.resume(machine.vm_id), Move.RUN)
 
-    def shutdown(self, vm_id: str, *, delay: float, patience: float | None, reboot: bool, force: bool) -> None:
-        """Press the power button, `delay` seconds from now. After `patience` seconds without effect (None: as configured)
-        force is used, if allowed, or the machine is left as it is. Raises NoSuchVm (also when it is Down), NoWayToShutDown,
-        IllegalMove, HypervisorDown."""
+    def shutdown(
+        self,
+        vm_id: str,
+        *,
+        delay: float | None,
+        patience: float | None,
+        reboot: bool,
+        force: bool,
+        message: str = "",
+    ) -> None:
+        """Have the guest shut down `delay` seconds from now (None: as configured where users can be warned, at once where
+        not): by the agent in it, then by its power button, then, if allowed, by force; the next after `patience` seconds
+        without effect (None: as configured). Raises NoSuchVm (also when it is Down), NoWayToShutDown, IllegalMove,
+        HypervisorDown."""
         from drivers.vm.params import handling_of  # deferred, as in `create`
 
         machine = self._running(vm_id)
         has_button = handling_of(machine.conf).acpi_enable
-        if not has_button and not force:
+        link = self._connection.require()  # and with it, after an exec, the agents
+        agent = self._agents.way(machine)
+        if not agent and not has_button and not force:
             raise NoWayToShutDown(vm=vm_id)
+        settings = self._settings()
+        warned = settings.user_shutdown_timeout if delay is None else delay
+        press_at = time.monotonic() + (0 if agent == OVIRT else delay or 0)
         plan = Shutdown(
-            press_at=time.monotonic() + delay,
-            patience=self._settings().sys_shutdown_timeout if patience is None else patience,
+            press_at=press_at,
+            patience=settings.sys_shutdown_timeout if patience is None else patience,
+            agent=agent,
+            agent_until=press_at + AGENT_PATIENCE,
+            delay=warned if agent == OVIRT else 0,
+            message=message,
             has_button=has_button,
             force=force,
             reboot=reboot,
         )
-        self._button.ask(self._connection.require(), machine, plan)
+        self._button.ask(link, machine, plan)
 
     def set_ticket(self, vm_id: str, password: str, ttl: int, on_conflict: str) -> None:
         """Set the password of the first display. Raises NoSuchVm, Invalid, TicketFailed, HypervisorDown."""

@@ -221,6 +221,14 @@ class Redirection(Device, frozen=True, kw_only=True):
     """A USB port that a SPICE client may lend a device to."""
 
 
+class Memory(Device, frozen=True, kw_only=True):
+    """A memory module. `size` in MiB, `node`: the guest's NUMA node that it belongs to."""
+
+    device: str = "memory"
+    size: Positive
+    node: Natural = 0
+
+
 class Channel(Device, frozen=True, kw_only=True):
     """Listed for completeness: which channels a guest has is not the caller's to say."""
 
@@ -239,6 +247,7 @@ KINDS: dict[str, type[Device]] = {
     "tpm": Tpm,
     "console": Console,
     "redir": Redirection,
+    "memory": Memory,
     "channel": Channel,
 }
 

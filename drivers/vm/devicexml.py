@@ -281,6 +281,14 @@ def _redirection(parent: Element, _device: views.Redirection, _site: Site) -> El
     return add(parent, "redirdev", bus="usb", type="spicevmc")
 
 
+def _memory(parent: Element, memory: views.Memory, _site: Site) -> Element:
+    element = add(parent, "memory", model="dimm")
+    target = add(element, "target")
+    add(target, "size", memory.size << 10, unit="KiB")
+    add(target, "node", memory.node)
+    return element
+
+
 _BUILDERS: dict[type[views.Device], Callable[[Element, Any, Site], Element | None]] = {
     views.Disk: _disk,
     views.Interface: _interface,
@@ -295,4 +303,5 @@ _BUILDERS: dict[type[views.Device], Callable[[Element, Any, Site], Element | Non
     views.Tpm: _tpm,
     views.Console: _console,
     views.Redirection: _redirection,
+    views.Memory: _memory,
 }

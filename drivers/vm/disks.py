@@ -5,6 +5,7 @@ It promises that names never clash and stay what they are: they are given once, 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from drivers.errors import Invalid, MissingParameter, Unsupported
@@ -28,10 +29,10 @@ _CDROM_INDEX = 2
 """Where callers and guests expect the first CD-ROM drive: hdc."""
 
 
-def place(disks: list[tuple[str, Struct, Disk]], machine: str) -> None:
+def place(disks: list[tuple[str, Struct, Disk]], machine: str, names: Collection[str] = ()) -> None:
     """Write path, iface, index and name into the structs of all disks of a machine of type `machine`. The disks come
-    as (path of the struct, struct, view). Those that ask for an index choose first."""
-    taken: set[str] = set()
+    as (path of the struct, struct, view). Those that ask for an index choose first. `names`: taken by other disks."""
+    taken = set(names)
     for where, struct, disk in sorted(disks, key=lambda entry: entry[2].index is None):
         bus = _bus(disk, machine)
         index, name = _free_name(disk, bus, taken)

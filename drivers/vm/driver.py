@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from drivers.base import Host
 from drivers.errors import DriverError, NoSuchVm
+from drivers.vm.agents.agents import Agents
 from drivers.vm.connection import Connection
 from drivers.vm.console import Consoles
 from drivers.vm.contract import UNBORN, Identity, Status, Virt, settings
@@ -28,6 +29,8 @@ from drivers.vm.watch import Watch
 from state.records import Record
 
 if TYPE_CHECKING:
+    from drivers.vm.changes.images import Images
+    from drivers.vm.changing import Changing
     from drivers.vm.libvirt_events import Tell
     from drivers.vm.link import Link, Seen
 
@@ -83,7 +86,7 @@ class VmDriver:
         self._connection = Connection(host, self._connect, self._connected)
         self._watch = Watch(host, self._machines, self._connection, lambda: self._settings)
         self._sampler = Sampler(
-            host, self._machines, self._connection, lambda: self._settings.sample_interval, self._watch.sampled
+            host, self._machines, self._connection, lambda: self._settings.sample_interval, self._sampled
         )
         self._launcher = Launcher(
             host,
@@ -93,9 +96,10 @@ class VmDriver:
             self._watch,
             lambda: self._settings,
             lambda: self.identify(),
-            self._sampler.soon,
+            self._launched,
         )
-        self._button = PowerButton(host, self._machines, self._connection, self._watch.look)
+        self.agents = Agents(host, self._machines, self._connection, lambda: self._settings)
+        self._button = PowerButton(host, self._machines, self._connection, self._watch.look, self.agents)
         self.deeds = Deeds(
             host,
             self._machines,
@@ -104,27 +108,54 @@ class VmDriver:
             self._watch,
             self._launcher,
             self._button,
+            self.agents,
             lambda: self._settings,
         )
         self._monitors = Monitors(host, self._machines)
+        self.images: Images | None = None
+        """Finds data that is named by storage domains; without, only what is named by a path is found."""
+        self._changing: Changing | None = None
+        self._held = False
         self._restored = False
         self._uncertain = False
         self._live: dict[str, Seen] = {}
         self._strangers: list[str] = []
         self._given_back = False
 
+    @property
+    def changes(self) -> Changing:
+        """All that changes running machines. For worker threads: deferred, as nobody needs it before the first answer;
+        `vdsmd.deferred` has it imported."""
+        from drivers.vm.changes.images import Paths
+        from drivers.vm.changing import Changing
+
+        with self._machines.lock:
+            if self._changing is None:
+                self._changing = Changing(
+                    self._host,
+                    self._machines,
+                    self._connection,
+                    lambda: self.images or Paths(),
+                    lambda: self._settings,
+                    self._watch.look,
+                )
+                self._changing.jobs.hold(self._held)
+            return self._changing
+
     # The owner
 
     def snapshot(self) -> VmRecord:
-        return self._machines.snapshot(self._sampler.text())
+        return self._machines.snapshot(self._sampler.text(), self.agents.text())
 
     def restore(self, record: Record) -> None:
         assert isinstance(record, VmRecord)
         self._machines.restore(record)
         self._sampler.load(record.samples)
+        self.agents.load(record.agents)
         self._restored = True
         for machine in self._machines.all():
             self._watch.take_child(machine)
+            self.agents.claim(machine.vm_id)
             self._consoles.claim(machine.vm_id, lives=not machine.is_down)
 
     def recover(self) -> None:
@@ -139,18 +170,25 @@ class VmDriver:
         self._consoles.start()
         self._libvirt.start_events()
         self._connection.start()
+        self.agents.start()
         for machine in self._machines.all():
             self._button.arm(machine)
         if self._connection.link is not None:
             self._sampler.start()
+            if self._changing is not None:
+                self._changing.jobs.start()
 
     def unsafe(self) -> str | None:
         if self._watch.starting:
             return f"virtual machines are being started: {', '.join(sorted(self._watch.starting))}"
+        if self._changing is not None and (changed := self._changing.unsafe()):
+            return changed
         if self._connection.trying or not self._connection.tried:
             return "libvirt is being opened"
         if self._monitors.silent:
             return f"monitors have not answered since the last re-exec: {', '.join(self._monitors.silent)}"
+        if self.agents.asked:
+            return f"guest agents are being asked: {', '.join(self.agents.asked)}"
         if self._sampler.stuck:
             silent = [machine.vm_id for machine in self._machines.all() if not machine.responds]
             return f"monitors do not answer: {', '.join(silent) or 'it is not known yet which'}"
@@ -159,14 +197,27 @@ class VmDriver:
     def settle(self) -> None:
         self._launcher.hold(True)
         self._sampler.hold(True)
+        self._hold_jobs(True)
+        self.agents.hold(True)
 
     def resume(self) -> None:
         self._launcher.hold(False)
         self._sampler.hold(False)
+        self._hold_jobs(False)
+        self.agents.hold(False)
+
+    def _hold_jobs(self, held: bool) -> None:
+        with self._machines.lock:
+            self._held = held
+            if self._changing is not None:
+                self._changing.jobs.hold(held)
 
     def quiesce(self, deadline: float) -> None:
         self._connection.quiesce()
         self._sampler.stop()
+        if self._changing is not None:
+            self._changing.jobs.stop()
+        self.agents.quiesce()
         self._libvirt.stop_events(deadline)
         self._consoles.quiesce(deadline)
 
@@ -179,6 +230,7 @@ class VmDriver:
     def _connect(self) -> Link:
         """In a worker: open libvirt, and list what is there."""
         settings = self._settings
+        _ = self.changes
         link = self._libvirt.open(self._uri(), self._host.lib_dir, settings.virt_type, self._tell, self._broken)
         try:
             if link.row.volatile and self._restored and not self._given_back:
@@ -218,8 +270,10 @@ class VmDriver:
         self._watch.compare(link, self._live)
         if link.row.children_are_ours:
             self._monitors.ask(link, sorted(vm_id for vm_id in self._live if vm_id in self._machines))
+        self.changes.connected(link)
         self._host.submit(link.virt, self._learnt_virt)
         self._sampler.start()
+        self.agents.attend()
         self._launcher.launch_waiting()
 
     def _learnt_virt(self, virt: Virt | None, error: Exception | None) -> None:
@@ -231,7 +285,21 @@ class VmDriver:
         self._machines.virt = virt
 
     def _tell(self, vm_id: str, what: str, detail: Any) -> None:
-        self._host.in_loop(lambda: self._watch.heard(vm_id, what, detail))
+        self._host.in_loop(lambda: self._heard(vm_id, what, detail))
+
+    def _heard(self, vm_id: str, what: str, detail: Any) -> None:
+        if what == "agent":
+            self.agents.came(vm_id)
+        else:
+            self._watch.heard(vm_id, what, detail)
+
+    def _sampled(self, present: set[str]) -> None:
+        self._watch.sampled(present)
+        self.agents.attend()
+
+    def _launched(self) -> None:
+        self._sampler.soon()
+        self.agents.attend()
 
     def _broken(self, reason: str) -> None:
         self._host.in_loop(lambda: self._connection.lost(reason))
@@ -298,6 +366,9 @@ class VmDriver:
             responsive=machine.responds and (self._connection.link is not None or not self._connection.tried),
             pause_code=machine.pause_code if machine.status is Status.PAUSED else "",
             watchdog=machine.watchdog,
+            jobs=machine.jobs.values(),
+            policy=machine.policy,
+            guest=self.agents.statistics(machine),
         )
 
 

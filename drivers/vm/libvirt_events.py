@@ -21,8 +21,9 @@ log = logging.getLogger("libvirt")
 
 Tell = Callable[[str, str, Any], None]
 """`tell(vm_id, what, detail)`, in libvirt's thread: something happened to the machine. What, and its detail:
-started, changed, rebooted; stopped (an Ending); shut down (whether by the host); clock (offset in seconds);
-watchdog (the wire's word for what it did); io-error (a pause code)."""
+started, changed, rebooted; agent (QEMU's in the guest came or went); stopped (an Ending);
+shut down (whether by the host); clock (offset in seconds);
+watchdog (the wire's word for what it did); io-error (a pause code); unplugged (a device, by its alias)."""
 
 THREAD = "libvirt-events"
 
@@ -117,8 +118,10 @@ def _watchdog(action: int) -> tuple[str, str]:
 _MEANINGS: dict[int, Meaning] = {
     libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: _lifecycle,
     libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: lambda: ("rebooted", None),
+    libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: lambda _state, _reason: ("agent", None),
     libvirt.VIR_DOMAIN_EVENT_ID_RTC_CHANGE: lambda offset: ("clock", offset),
     libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG: _watchdog,
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: lambda alias: ("unplugged", alias),
     libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON: lambda _path, _alias, _action, reason: (
         "io-error",
         PAUSE_CODES.get(reason, "EOTHER"),

@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -19,11 +18,16 @@ import libvirt
 import msgspec
 from lxml import etree
 
-from drivers.errors import Busy, DriverError, Failed, HypervisorDown, NoSuchVm, NotResponding
-from drivers.vm import domxml, running
+from drivers.errors import DriverError, HypervisorDown, NoSuchVm
+from drivers.vm import domxml, pieces, running
+from drivers.vm.agents.linkagent import LinkAgent
 from drivers.vm.contract import NO_ERROR, Identity, Virt
+from drivers.vm.domains import Domains, meaning
 from drivers.vm.hypervisors import Hypervisor, candidates, domain_type, hypervisor_of
 from drivers.vm.libvirt_events import EVENTS, Tell, register
+from drivers.vm.linkblocks import LinkBlocks
+from drivers.vm.linkdevices import LinkDevices
+from drivers.vm.linktuning import LinkTuning
 from drivers.vm.params import Conf
 from state.process import own_children
 from state.release import VERSION
@@ -31,16 +35,6 @@ from state.release import VERSION
 __all__ = ["EVENTS", "Link", "Seen", "open_first"]
 
 log = logging.getLogger("libvirt")
-
-UNREACHABLE = {
-    libvirt.VIR_ERR_NO_CONNECT,
-    libvirt.VIR_ERR_INVALID_CONN,
-    libvirt.VIR_ERR_RPC,
-    libvirt.VIR_ERR_AUTH_FAILED,
-    libvirt.VIR_ERR_AUTH_UNAVAILABLE,
-    libvirt.VIR_ERR_AUTH_CANCELLED,
-}
-TOO_LATE = {libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_AGENT_UNRESPONSIVE}
 
 PAUSED = {libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED, libvirt.VIR_DOMAIN_CRASHED}
 
@@ -90,6 +84,11 @@ class Link:
         except libvirt.libvirtError as error:
             # Whatever the reason: this one cannot be had now.
             raise HypervisorDown(reason=f"{uri}: {error}") from error
+        self._domains = Domains(self._connection)
+        self.devices = LinkDevices(self._domains)
+        self.blocks = LinkBlocks(self._domains)
+        self.tuning = LinkTuning(self._domains)
+        self.agent = LinkAgent(self._domains)
 
     def close(self) -> None:
         """Let go of a connection that broke."""
@@ -103,13 +102,13 @@ class Link:
     def observe(self, vm_id: str) -> Seen | None:
         """Return the domain as it is now, or None: libvirt has answered, and there is none."""
         try:
-            with _meaning("looking up a domain"):
+            with meaning("looking up a domain"):
                 return self._seen(self._connection.lookupByUUIDString(vm_id))
         except NoSuchVm:
             return None
 
     def observe_all(self) -> dict[str, Seen]:
-        with _meaning("listing domains"):
+        with meaning("listing domains"):
             domains = self._connection.listAllDomains()
         found = ((domain.UUIDString(), self.observe(domain.UUIDString())) for domain in domains)
         return {vm_id: seen for vm_id, seen in found if seen is not None}
@@ -119,35 +118,49 @@ class Link:
         return running.is_ours(self.xml(vm_id))
 
     def xml(self, vm_id: str, *, secure: bool = False) -> str:
-        with self._domain(vm_id, "reading the definition") as domain:
-            return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE if secure else 0))
+        return self._domains.xml(vm_id, secure=secure)
 
     def known(self, vm_id: str, conf: Conf) -> tuple[Conf, int]:
         """Return what libvirt made of the configuration of a running machine (of devices, and ports), and the pid of its
         QEMU, 0 when there is none to be seen. What cannot be known now is left out."""
         try:
-            read = running.read_back(self.xml(vm_id), conf)
+            learnt = self.learnt(vm_id, conf)
         except DriverError as error:
             log.warning("Not everything is known of a machine vm=%s error=%s", vm_id, error)
             return {}, 0
-        return {key: value for key, value in read.items() if value != conf.get(key)}, self._qemu_pid(vm_id)
+        return learnt, self._qemu_pid(vm_id)
+
+    def learnt(self, vm_id: str, conf: Conf) -> Conf:
+        """Return what of the configuration libvirt says otherwise, or more exactly."""
+        read = running.read_back(self.xml(vm_id), conf)
+        return {key: value for key, value in read.items() if value != conf.get(key)}
+
+    def device_xml(self, vm_id: str, device: Conf, *, drive_cache: str) -> str:
+        """Return the element of a device that a running domain is to get. Raises Invalid or Unsupported."""
+        return pieces.device_xml(
+            device,
+            vm_id=vm_id,
+            virt_type=self.domain_type,
+            drive_cache=drive_cache,
+            net_filters=self.row.net_filters,
+        )
 
     def statistics(self) -> dict[str, dict[str, Any]]:
         """Return the counters of all domains, from one call. What a busy monitor would have to say is left out."""
         flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT if self.row.patient_stats else 0
-        with _meaning("sampling"):
+        with meaning("sampling"):
             return {
                 domain.UUIDString(): values for domain, values in self._connection.getAllDomainStats(COUNTERS, flags)
             }
 
     def ask_monitor(self, vm_id: str) -> None:
         """Return when the domain's monitor has answered a question. Which one does not matter."""
-        with self._domain(vm_id, "asking the monitor") as domain:
+        with self._domains.get(vm_id, "asking the monitor") as domain:
             domain.ioThreadInfo(libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def virt(self) -> Virt:
         """Return what guests can be run here."""
-        with _meaning("reading the capabilities"):
+        with meaning("reading the capabilities"):
             capabilities = etree.fromstring(self._connection.getCapabilities().encode())
             machines = {element.text or "" for element in capabilities.iterfind("guest/arch[@name='x86_64']/machine")}
             models = self._connection.getCPUModelNames("x86_64") if self.row.monitors else []
@@ -178,7 +191,7 @@ class Link:
         """Start a domain. Raises Failed with libvirt's text when it does not start, or Busy when somebody took a port
         between libvirt's choice and QEMU's use of it."""
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused and self.row.starts_paused else 0
-        with _meaning("starting"):
+        with meaning("starting"):
             domain = self._connection.createXML(xml, flags)
             if paused and not self.row.starts_paused:
                 domain.suspend()
@@ -186,7 +199,7 @@ class Link:
 
     def destroy(self, vm_id: str) -> None:
         """End the domain: politely first, then by force."""
-        with self._domain(vm_id, "destroying") as domain:
+        with self._domains.get(vm_id, "destroying") as domain:
             try:
                 domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
             except libvirt.libvirtError as error:
@@ -196,40 +209,36 @@ class Link:
                 domain.destroyFlags(0)
 
     def suspend(self, vm_id: str) -> None:
-        with self._domain(vm_id, "pausing") as domain:
+        with self._domains.get(vm_id, "pausing") as domain:
             if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
                 domain.suspend()
 
     def resume(self, vm_id: str) -> None:
-        with self._domain(vm_id, "continuing") as domain:
+        with self._domains.get(vm_id, "continuing") as domain:
             if domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
                 domain.resume()
 
     def press(self, vm_id: str, *, reboot: bool) -> None:
         """Press the power button; with `reboot`, the guest is started anew when it has shut down."""
-        with self._domain(vm_id, "pressing the power button") as domain:
+        with self._domains.get(vm_id, "pressing the power button") as domain:
             if reboot:
                 domain.reboot(libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN if self.row.monitors else 0)
             else:
                 domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN if self.row.monitors else 0)
 
     def reset(self, vm_id: str) -> None:
-        with self._domain(vm_id, "resetting") as domain:
+        with self._domains.get(vm_id, "resetting") as domain:
             domain.reset(0)
 
-    def set_ticket(self, vm_id: str, password: str, ttl: int, on_conflict: str) -> None:
-        """Set the password of the first display. `ttl` seconds from now it expires; 0 or less leaves that as it is."""
+    def set_ticket(self, vm_id: str, password: str, ttl: int, on_conflict: str, kind: str = "") -> None:
+        """Set the password of the first display (of the kind, if said). `ttl` seconds from now it expires; 0 or less leaves
+        that as it is."""
         xml = self.xml(vm_id, secure=True)
-        display = running.graphics_with_ticket(xml, password, ttl, on_conflict, now=time.time())
-        with self._domain(vm_id, "setting a ticket") as domain:
+        display = running.graphics_with_ticket(xml, password, ttl, on_conflict, now=time.time(), kind=kind)
+        with self._domains.get(vm_id, "setting a ticket") as domain:
             domain.updateDeviceFlags(display, 0)
 
     # Help
-
-    @contextmanager
-    def _domain(self, vm_id: str, action: str) -> Iterator[Any]:
-        with _meaning(action):
-            yield self._connection.lookupByUUIDString(vm_id)
 
     def _qemu_pid(self, vm_id: str) -> int:
         """libvirt does not tell the pid, but QEMU's command line tells the machine."""
@@ -247,23 +256,6 @@ class Link:
         if state in PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
             return Seen(True, _disk_error(domain))
         return Seen(state in PAUSED)
-
-
-@contextmanager
-def _meaning(action: str) -> Iterator[None]:
-    try:
-        yield
-    except libvirt.libvirtError as error:
-        code = error.get_error_code()
-        if code == libvirt.VIR_ERR_NO_DOMAIN:
-            raise NoSuchVm() from error
-        if code in UNREACHABLE:
-            raise HypervisorDown(reason=str(error)) from error
-        if code in TOO_LATE:
-            raise NotResponding(what="the virtual machine", reason=str(error)) from error
-        if "Address already in use" in str(error):
-            raise Busy(what="a port of a display", reason=str(error)) from error
-        raise Failed(action=action, reason=str(error)) from error
 
 
 def _disk_error(domain: Any) -> str:

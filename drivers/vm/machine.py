@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
@@ -33,6 +34,97 @@ class Shutdown(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     force: bool = False
     reboot: bool = False
     pressed_at: float = 0.0
+    agent: str = ""
+    """The kind of agent in the guest that is to be asked first (see `agents`), or '' when that is done."""
+    agent_until: float = 0.0
+    """How long it is asked again when it does not respond."""
+    delay: float = 0.0
+    """Seconds that users in the guest get."""
+    message: str = ""
+
+
+class Step(StrEnum):
+    """What was about to be done with a block job when it was written down."""
+
+    BEGIN = "begin"
+    RUN = "run"
+    PIVOT = "pivot"
+
+
+class BlockJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Work of QEMU on the layers of a disk, which goes on whatever becomes of us.
+
+    kind: 'commit' (into `base`, from `top`), 'pull' (into the leaf, from above `base`) or 'copy' (to `target`, the conf that
+    the disk has when it is there). `disk` is its name. bandwidth in MiB/s, cur and end in the job's own measure.
+    """
+
+    job_id: str
+    kind: str
+    disk: str
+    step: Step = Step.BEGIN
+    image: str = ""
+    base: str = ""
+    top: str = ""
+    active: bool = False
+    target: dict[str, Any] = {}
+    bandwidth: int = 0
+    cur: int = 0
+    end: int = 0
+
+
+class Stage(StrEnum):
+    """How far a machine has come on its way to another host, from one, or into a file."""
+
+    WAITING = "waiting"
+    """For its turn."""
+    BEGINNING = "beginning"
+    """The other side is being asked to expect it, or the file is being made ready."""
+    MOVING = "moving"
+    """libvirt is at it. Of one that comes: its domain has been seen here."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Way(StrEnum):
+    OUT = "out"
+    """To another host."""
+    IN = "in"
+    """From another host."""
+    SAVE = "save"
+    """Into a file."""
+
+
+class Journey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The last way that a machine took. begun: seconds since the epoch. peer: the other daemon, as host or host:port.
+    memory: the file, and params: that for the configuration. downtime in ms, bandwidth in MiB/s. options: what else a caller
+    said of a migration. told: why it failed, and code: the name that the wire has for that. progress in percent."""
+
+    way: Way
+    stage: Stage = Stage.WAITING
+    begun: float = 0.0
+    peer: str = ""
+    memory: str = ""
+    params: str = ""
+    downtime: int = 0
+    bandwidth: int = 0
+    options: dict[str, bool | str] = {}
+    progress: int = 0
+    told: str = ""
+    code: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        return self.stage in (Stage.DONE, Stage.FAILED)
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the machine may take of the host, as callers have said. vcpu_limit in percent ('': none was said), quota and
+    period in microseconds, io_tune as the wire has it."""
+
+    vcpu_limit: str = ""
+    io_tune: list[dict[str, Any]] = []
+    quota: int = -1
+    period: int = 0
 
 
 class Machine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +150,15 @@ class Machine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The last event of its watchdog, as the wire tells it."""
     xml: str = ""
     """The domain's definition, where libvirt's own memory of it ends with our exec."""
+    intended: dict[str, Any] = {}
+    """The configuration that holds if a change which was begun has happened. Empty when none is under way."""
+    frozen: bool = False
+    """A snapshot has had the guest's file systems frozen, and must have them thawed."""
+    jobs: dict[str, BlockJob] = {}
+    """By id. Replaced, never changed in place."""
+    policy: Policy = Policy()
+    journey: Journey | None = None
+    """Replaced, never changed in place."""
 
     @property
     def is_down(self) -> bool:
@@ -80,6 +181,8 @@ class VmRecord(Record):
 
     machines: list[Machine] = []
     samples: str = ""
+    agents: str = ""
+    """What the agents in guests told, and how far: opaque text, too."""
     uri: str = ""
     """Which hypervisor the machines run under: 'auto' must not choose anew while there are any."""
     boot: str = ""
@@ -103,6 +206,8 @@ class _Conf(msgspec.Struct):
     devices: list[_Device] = []
 
 
+NOTHING_LEFT: dict[str, Any] = {"intended": {}, "frozen": False, "jobs": {}}
+"""What ends with a run."""
 DEEPEST = 60
 LATEST = 1e12
 """Seconds since the epoch."""
@@ -113,6 +218,8 @@ def judge(machine: Machine, where: str) -> None:
     try:
         conf = msgspec.convert(machine.conf, _Conf)
         float(conf.memGuaranteedSize)
+        if machine.intended:
+            msgspec.convert(machine.intended, _Conf)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{where}.conf: {error}") from error
     if conf.vmId != machine.vm_id or machine.vm_id != machine.vm_id.lower() or not _can_name_a_file(machine.vm_id):
@@ -201,7 +308,9 @@ class Machines:
     def end(self, machine: Machine, ending: Ending) -> None:
         """The machine is Down, for this reason."""
         log.info("Ended vm=%s code=%d reason=%d: %s", machine.vm_id, ending.code, ending.reason, ending.message)
-        self.move(machine, Move.END, ending=ending, shutdown=None, pid=0, pid_start=0, responds=True, xml="")
+        self.move(
+            machine, Move.END, ending=ending, shutdown=None, pid=0, pid_start=0, responds=True, xml="", **NOTHING_LEFT
+        )
         self._host.event("vm.ended", vm=machine.vm_id, code=ending.code, reason=ending.reason, message=ending.message)
 
     def update(self, machine: Machine, **fields: Any) -> None:
@@ -216,10 +325,10 @@ class Machines:
             except OSError as error:
                 log.error("A virtual machine's checkpoint is out of date vm=%s error=%s", machine.vm_id, error)
 
-    def snapshot(self, samples: str) -> VmRecord:
+    def snapshot(self, samples: str, agents: str = "") -> VmRecord:
         with self.lock:
             machines = [msgspec.structs.replace(machine) for machine in self._machines.values()]
-        return VmRecord(machines=machines, samples=samples, uri=self.uri, virt=self.virt)
+        return VmRecord(machines=machines, samples=samples, agents=agents, uri=self.uri, virt=self.virt)
 
     def restore(self, record: VmRecord) -> None:
         for number, machine in enumerate(record.machines):

@@ -138,6 +138,25 @@ def normalise(params: dict[str, Any], defaults: Defaults = Defaults()) -> Conf: 
     return conf
 
 
+def new_device(conf: Conf, said: dict[str, Any], kind: str, *, nic_model: str) -> dict[str, Any]:
+    """Return the struct of a device of the kind that a machine with this configuration is to get: complete, as `normalise`
+    makes it. Raises Invalid, MissingParameter or Unsupported."""
+    given = _plain({"type": kind, **said}, kind, DEEPEST)
+    device = {key: value for key, value in given.items() if value != "" and key not in ("alias", "address", "name")}
+    looked_at = view(device, kind)
+    if device["type"] != kind:
+        raise Invalid(what=f"{kind}.type", reason=f"a device of the kind {kind} is expected")
+    if isinstance(looked_at, Disk):
+        taken = {str(other["name"]) for other in conf["devices"] if other.get("type") == "disk" and other.get("name")}
+        place([(kind, device, looked_at)], str(conf.get("emulatedMachine", "")), taken)
+    if isinstance(looked_at, Interface):
+        device.setdefault("nicModel", nic_model)
+        mac = looked_at.mac_addr.lower()
+        if mac and any(str(other.get("macAddr", "")).lower() == mac for other in conf["devices"]):
+            raise Invalid(what=f"{kind}.macAddr", reason="the virtual machine has a nic with this address already")
+    return device
+
+
 def machine_of(conf: Conf) -> Machine:
     """The typed view of a configuration."""
     return convert(conf, Machine)

@@ -1,4 +1,4 @@
-"""The power button: guests are asked to shut down or reboot, and what happens when they do not heed it.
+"""Shutdowns: a guest is asked by the agent in it, then by its power button, then, if that is allowed, ended by force.
 
 It promises that a shutdown that was asked for goes on over an exec: its times are on record, and are armed again.
 """
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from drivers.base import Host
-from drivers.errors import DriverError, Failed, NoSuchVm
+from drivers.errors import DriverError, Failed, NoSuchVm, NotResponding
+from drivers.vm.agents.agents import Agents
 from drivers.vm.connection import Connection
 from drivers.vm.contract import TABLE, Move
 from drivers.vm.machine import Machine, Machines, Shutdown
@@ -24,16 +25,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vm")
 
+AGAIN = 0.5
+"""Seconds until an agent that did not respond is asked again."""
+
 
 class PowerButton:
     """All calls come from the loop's thread, but `ask`, which comes from a worker with the machine's key. `look` has it
     looked at how a machine is."""
 
-    def __init__(self, host: Host, machines: Machines, connection: Connection, look: Callable[[Machine], None]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        machines: Machines,
+        connection: Connection,
+        look: Callable[[Machine], None],
+        agents: Agents,
+    ) -> None:
         self._host = host
         self._machines = machines
         self._connection = connection
         self._look = look
+        self._agents = agents
         self._timers: dict[str, Any] = {}
 
     def ask(self, link: Link, machine: Machine, plan: Shutdown) -> None:
@@ -42,7 +54,7 @@ class PowerButton:
         self._machines.move(machine, Move.REBOOT if plan.reboot else Move.POWER_DOWN, shutdown=plan)
         if plan.press_at <= time.monotonic():
             try:
-                plan = self._press(link, machine, plan)
+                self._step(link, machine, plan)
             except NoSuchVm:
                 return  # it has ended meanwhile: what was asked for is done
             except DriverError:
@@ -68,17 +80,42 @@ class PowerButton:
         link = self._connection.link
         if machine.shutdown is not plan or not self._machines.is_current(machine):
             return
-        if plan.pressed_at and not plan.force:
-            log.warning("The guest did not heed the power button vm=%s", machine.vm_id)
+        if not plan.agent and not plan.force and (plan.pressed_at or not plan.has_button):
+            log.warning("The guest did not shut down when asked vm=%s", machine.vm_id)
             self._give_up(machine, plan)
         elif link is None:
             self._wait(machine, plan, 1.0)
         else:
-            step: Callable[[], object] = partial(self._force if plan.pressed_at else self._press, link, machine, plan)
+            step: Callable[[], object] = partial(self._force if plan.pressed_at else self._step, link, machine, plan)
             self._host.submit(step, partial(self._stepped, machine, plan), key=machine.vm_id)
 
+    def _step(self, link: Link, machine: Machine, plan: Shutdown) -> None:
+        """In a worker: go the first way that is left, and note that."""
+        left = self._ask_agent(link, machine, plan) if plan.agent else self._press(link, machine, plan)
+        with self._machines.lock:
+            if machine.shutdown is plan:
+                self._machines.update(machine, shutdown=left)
+
+    def _ask_agent(self, link: Link, machine: Machine, plan: Shutdown) -> Shutdown:
+        """Have the agent in the guest do it. The button is next, at once when the agent cannot be asked.
+
+        After an exec libvirt takes a moment to be connected to agents again."""
+        now = time.monotonic()
+        try:
+            self._agents.shut_down(
+                link, machine, plan.agent, delay=plan.delay, message=plan.message, reboot=plan.reboot
+            )
+        except NoSuchVm:
+            raise
+        except DriverError as error:
+            log.warning("The guest's agent does not shut it down vm=%s error=%s", machine.vm_id, error)
+            if isinstance(error, NotResponding) and now < plan.agent_until:
+                return msgspec.structs.replace(plan, press_at=now + AGAIN)
+            return msgspec.structs.replace(plan, agent="", press_at=now)
+        return msgspec.structs.replace(plan, agent="", press_at=now + plan.delay + plan.patience)
+
     def _press(self, link: Link, machine: Machine, plan: Shutdown) -> Shutdown:
-        """In a worker: press the button, or where there is none to be pressed, do by force what it stands for."""
+        """Press the button, or where there is none to be pressed, do by force what it stands for."""
         if not plan.has_button:
             self._force(link, machine, plan)
         else:
@@ -90,11 +127,7 @@ class PowerButton:
                 # A guest that is paused, for one, has no use for its button.
                 log.warning("The power button cannot be pressed vm=%s error=%s", machine.vm_id, error)
                 self._force(link, machine, plan)
-        pressed = msgspec.structs.replace(plan, pressed_at=time.monotonic())
-        with self._machines.lock:
-            if machine.shutdown is plan:
-                self._machines.update(machine, shutdown=pressed)
-        return pressed
+        return msgspec.structs.replace(plan, pressed_at=time.monotonic())
 
     def _force(self, link: Link, machine: Machine, plan: Shutdown) -> None:
         log.info("By force vm=%s reboot=%s", machine.vm_id, plan.reboot)

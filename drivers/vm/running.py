@@ -6,6 +6,7 @@ Imported after the start: lxml is slow to load.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from lxml import etree
 from drivers.errors import Invalid, Unsupported
 from drivers.vm.devicexml import Element, set_all
 from drivers.vm.params import Conf
+from drivers.vm.pieces import chain_of
 
 NAMESPACE = "urn:vdsmd:1"
 """Of the metadata that tells our domains from those of others."""
@@ -23,6 +25,7 @@ VNC_PASSWORD = 8
 """How much of a password VNC itself looks at, and libvirt takes."""
 
 _LONGEST_TICKET = 2**31
+_BIG = 2**31
 
 
 def is_ours(xml: str) -> bool:
@@ -38,6 +41,16 @@ def read_back(xml: str, conf: Conf) -> Conf:
     first: Conf = next((device for device in devices if device["type"] == "graphics"), {})
     ports = {"displayPort": first.get("port", -1), "displaySecurePort": first.get("tlsPort", -1)}
     return {**conf, "devices": devices, **ports}
+
+
+def io_limits(disk: Element) -> dict[str, Any]:
+    """Return the limits that the element of a disk says, as the wire has them."""
+    return on_the_wire({limit.tag: int(limit.text or 0) for limit in disk.iterfind("iotune/*")})
+
+
+def on_the_wire(limits: dict[str, int]) -> dict[str, Any]:
+    """Numbers as the wire can carry them: those of more than 31 bits as text."""
+    return {name: limit if limit < _BIG else str(limit) for name, limit in limits.items()}
 
 
 def graphics_with_ticket(xml: str, password: str, seconds: int, action: str, *, now: float, kind: str = "") -> str:
@@ -61,7 +74,7 @@ def graphics_with_ticket(xml: str, password: str, seconds: int, action: str, *, 
 
 def _learnt(device: dict[str, Any], unclaimed: list[Element]) -> dict[str, Any]:
     """What the element of `device` says, which is taken off the unclaimed ones."""
-    element = next((element for element in unclaimed if _is_of(element, device)), None)
+    element = next((element for element in unclaimed if is_of(element, device)), None)
     if element is None:
         return {}
     unclaimed.remove(element)
@@ -72,11 +85,12 @@ def _learnt(device: dict[str, Any], unclaimed: list[Element]) -> dict[str, Any]:
     if address is not None:
         learnt["address"] = dict(address.attrib)
     if device["type"] in _LEARN:
-        learnt |= _LEARN[device["type"]](element)
+        learnt |= _LEARN[device["type"]](element, device)
     return learnt
 
 
-def _is_of(element: Element, device: dict[str, Any]) -> bool:
+def is_of(element: Element, device: dict[str, Any]) -> bool:
+    """Whether the element of a domain is that of the device."""
     kind = device["type"]
     if element.tag != _TAGS.get(kind, kind):
         return False
@@ -94,12 +108,21 @@ def _is_of(element: Element, device: dict[str, Any]) -> bool:
 _TAGS = {"balloon": "memballoon", "redir": "redirdev"}
 """Elements that are not called like the kind of device."""
 
-_LEARN: dict[str, Callable[[Element], dict[str, Any]]] = {
-    "interface": lambda element: {
+
+def _layers(element: Element, device: dict[str, Any]) -> dict[str, Any]:
+    """The layers of a disk, the leaf last, as callers know them: a volume's file is called by its id."""
+    names = {name: device[name] for name in ("domainID", "imageID") if device.get(name)}
+    chain = [{**names, "volumeID": os.path.basename(path), "path": path} for path in chain_of(element)]
+    return {"volumeChain": chain} if chain and device.get("device") == "disk" else {}
+
+
+_LEARN: dict[str, Callable[[Element, dict[str, Any]], dict[str, Any]]] = {
+    "disk": _layers,
+    "interface": lambda element, _: {
         "name": _child(element, "target", "dev"),
         "macAddr": _child(element, "mac", "address"),
     },
-    "graphics": lambda element: {
+    "graphics": lambda element, _: {
         "port": int(element.get("port", -1)),
         "tlsPort": int(element.get("tlsPort", -1)),
     },

@@ -8,10 +8,12 @@ between two samples: zero after the first one, and never negative.
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import msgspec
+
+from drivers.vm.machine import BlockJob, Policy
 
 Conf = Mapping[str, Any]
 Stats = dict[str, Any]
@@ -90,12 +92,15 @@ def running_stats(
     watchdog: Mapping[str, Any] | None = None,
     migration_progress: int | None = None,
     guest: Mapping[str, Any] | None = None,
+    jobs: Iterable[BlockJob] = (),
+    policy: Policy = Policy(),  # noqa: B008 (it is frozen)
 ) -> Stats:
     """Return the statistics of a virtual machine that is not Down.
 
     now: seconds of the samples' clock. elapsed: seconds since the start. status_since: seconds of the caller's choice.
     pause_code: only for a machine that is paused for an error. watchdog: the last event, {time, action}.
     guest: what the guest's agent told, over what is said of a guest that tells nothing.
+    jobs: all of its disks; shown are those that a caller has given an id. policy: what it may take of the host.
     """
     span = sample.taken - previous.taken if sample and previous else 0.0
     per_second = 1 / span if span > 0 else 0.0
@@ -114,9 +119,12 @@ def running_stats(
         "statsAge": _figure(max(0.0, now - sample.taken) if sample else 0.0),
         "monitorResponse": "0" if responsive else "-1",
         "vNodeRuntimeInfo": {},
-        "vmJobs": {},
+        "vmJobs": {job.job_id: _job(job) for job in jobs if job.kind != "copy"},
         **_display(conf),
         **_processor(conf, sample, previous, per_second),
+        "vcpuQuota": str(policy.quota),
+        "vcpuPeriod": str(policy.period),
+        "vcpuUserLimit": policy.vcpu_limit or "100",
         "balloonInfo": _balloon(conf, sample),
         "network": _network(conf, sample, previous, per_second),
         "disks": _disks(conf, sample, previous, per_second),
@@ -199,9 +207,18 @@ def _processor(conf: Conf, sample: Sample | None, previous: Sample | None, per_s
         "cpuSys": _figure(system),
         "cpuUsage": str(sample.cpu if sample else 0),
         "vcpuCount": str(sample.vcpus if sample and sample.vcpus else conf.get("smp", 1)),
-        "vcpuQuota": "-1",
-        "vcpuPeriod": "0",
-        "vcpuUserLimit": "100",
+    }
+
+
+def _job(job: BlockJob) -> Stats:
+    return {
+        "id": job.job_id,
+        "jobType": "block",
+        "blockJobType": job.kind,
+        "bandwidth": job.bandwidth,
+        "cur": str(job.cur),
+        "end": str(job.end),
+        "imgUUID": job.image,
     }
 
 

@@ -113,13 +113,19 @@ class Watch:
                 self.look(machine)
 
     def _learn(self, link: Link, machine: Machine) -> None:
-        def learnt(known: tuple[dict[str, Any], int] | None, error: Exception | None) -> None:
-            if known is not None and self._machines.is_current(machine):
-                conf = {**machine.conf, **known[0]}
-                self._machines.update(machine, conf=conf, started=machine.started or time.time())
-                self.adopt(machine, known[1])
-
         vm_id, conf = machine.vm_id, machine.conf
+
+        def learnt(known: tuple[dict[str, Any], int] | None, error: Exception | None) -> None:
+            if known is None or not self._machines.is_current(machine):
+                return
+            with self._machines.lock:
+                is_new = machine.conf is not conf  # somebody has changed it: what was read is out of date
+                now = machine.conf if is_new else {**conf, **known[0]}
+                self._machines.update(machine, conf=now, started=machine.started or time.time())
+            self.adopt(machine, known[1])
+            if is_new:
+                self._learn(link, machine)
+
         self._host.submit(lambda: link.known(vm_id, conf), learnt, key=vm_id)
 
     # Hearing and looking
@@ -150,11 +156,17 @@ class Watch:
         if what == "rebooted" and (machine.status, Move.REBOOTED) in TABLE:
             self._machines.move(machine, Move.REBOOTED, shutdown=None)
         elif what == "clock":
-            self._machines.update(machine, conf={**machine.conf, "timeOffset": str(detail)})
+            self._edit(machine, lambda conf: {**conf, "timeOffset": str(detail)})
         elif what == "watchdog":
             self._machines.update(machine, watchdog={"time": time.time(), "action": detail})
+        elif what == "unplugged":
+            self._edit(machine, lambda conf: without(conf, detail))
         elif what == "io-error":
             self._machines.update(machine, pause_code=detail)
+
+    def _edit(self, machine: Machine, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        with self._machines.lock:
+            self._machines.update(machine, conf=edit(machine.conf))
 
     def look(self, machine: Machine) -> None:
         """Ask libvirt how the machine is, and go by that; when it is not there now, as soon as it is."""
@@ -234,6 +246,11 @@ class Watch:
         if self._machines.is_current(machine):
             self.notes(machine).exit_code = ended.code or 0
             self.look(machine)
+
+
+def without(conf: dict[str, Any], alias: str) -> dict[str, Any]:
+    """Return the configuration without the device of that alias."""
+    return {**conf, "devices": [device for device in conf["devices"] if device.get("alias") != alias]}
 
 
 def ending_of(machine: Machine, notes: Notes) -> Ending:

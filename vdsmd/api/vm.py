@@ -46,7 +46,7 @@ def list_(daemon: Daemon, fullStatus: Truthy = False, vmList: list[str] = []) ->
     return {"vmList": vms.list_full(vmList) if fullStatus else vms.list_short(vmList)}
 
 
-@verb("getVmStats", quick=True, cli="vm stats")
+@verb("getVmStats", quick=True, cli="vm stats", hook="get_vm_stats")
 def get_vm_stats(daemon: Daemon, vmId: Uuid) -> Reply:
     """Return the statistics of one virtual machine, as the one element of `statsList`. Sampled every 15 seconds.
 
@@ -55,7 +55,7 @@ def get_vm_stats(daemon: Daemon, vmId: Uuid) -> Reply:
     return {"statsList": [daemon.vms.stats(vmId)]}
 
 
-@verb("getAllVmStats", quick=True, cli="vm stats")
+@verb("getAllVmStats", quick=True, cli="vm stats", hook="get_all_vm_stats")
 def get_all_vm_stats(daemon: Daemon) -> Reply:
     """Return the statistics of all virtual machines, as `statsList`."""
     return {"statsList": daemon.vms.all_stats()}
@@ -79,19 +79,26 @@ def cont(daemon: Daemon, vmId: Uuid) -> Reply:
 def shutdown(
     daemon: Daemon,
     vmId: Uuid,
-    delay: Number = 0,
+    delay: Number = -1,
     message: str = "",
     reboot: Truthy = False,
     timeout: Number = -1,
     force: Truthy = False,
 ) -> Reply:
-    """Ask the guest to shut down, or with `reboot` to start anew, by pressing its power button, `delay` seconds from now.
+    """Have the guest shut down, or with `reboot` start anew, `delay` seconds from now: by the agent in it, then by its power
+    button, then, if `force` says so, by force.
 
-    A guest that has not done so `timeout` seconds later (-1: as the setting sys_shutdown_timeout says) is left running,
-    or with `force` is ended by force. `message` is for users in the guest, who can be told only by an agent.
+    Each gets `timeout` seconds (-1: as the setting sys_shutdown_timeout says) before the next; without `force` a guest that
+    heeds none is left running. The oVirt agent shows users `message`, and waits for them: when `delay` is not given, as
+    long as the setting user_shutdown_timeout says. Where nobody can be told, it is then done at once.
     """
     daemon.vms.deeds.shutdown(
-        vmId, delay=max(0, delay), patience=None if timeout < 0 else timeout, reboot=reboot, force=force
+        vmId,
+        delay=None if delay < 0 else delay,
+        message=message,
+        patience=None if timeout < 0 else timeout,
+        reboot=reboot,
+        force=force,
     )
     return {}
 

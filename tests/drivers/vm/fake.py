@@ -19,6 +19,21 @@ Event = tuple[str, str, Any]
 ROW = Hypervisor(prefix="fake:///", children_are_ours=True, consoles=False, channels=False)
 
 
+class Part:
+    """Stands for parts of the link: every call on it is noted, and answered as the test says."""
+
+    def __init__(self, fake: FakeLibvirt) -> None:
+        self._fake = fake
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(vm_id: str, *args: Any, **how: Any) -> Any:
+            self._fake._ask(name, vm_id)
+            answer = self._fake.answers.get(name)
+            return answer(*args, **how) if callable(answer) else answer
+
+        return call
+
+
 class FakeLibvirt:
     """One hypervisor, and the link to it. All calls of the driver may come from any thread."""
 
@@ -43,6 +58,11 @@ class FakeLibvirt:
         """A list when events are held back."""
         self.silent: set[str] = set()
         """Machines of which the bulk call tells nothing that only a monitor knows."""
+        self.xmls: dict[str, str] = {}
+        """What the domains of machines say of themselves."""
+        self.answers: dict[str, Any] = {}
+        """What calls of this name on devices, blocks and tuning return: a value, or a function of their arguments."""
+        self.devices = self.blocks = self.tuning = Part(self)
         self._tell: Callable[[str, str, Any], None] = lambda *event: None
         self._lock = threading.Lock()
 
@@ -80,6 +100,17 @@ class FakeLibvirt:
 
     def known(self, vm_id: str, conf: dict[str, Any]) -> tuple[dict[str, Any], int]:
         return {"known": True}, 0
+
+    def xml(self, vm_id: str) -> str:
+        self._ask("xml", vm_id)
+        return self.xmls[vm_id]
+
+    def learnt(self, vm_id: str, conf: dict[str, Any]) -> dict[str, Any]:
+        self._ask("learnt", vm_id)
+        return {}
+
+    def device_xml(self, vm_id: str, device: dict[str, Any], *, drive_cache: str) -> str:
+        return str(device["type"])
 
     def statistics(self) -> dict[str, dict[str, Any]]:
         self._ask("statistics", "statistics")
@@ -128,7 +159,7 @@ class FakeLibvirt:
         self._ask("reset", vm_id)
         self.tell(vm_id, "rebooted", None)
 
-    def set_ticket(self, vm_id: str, password: str, ttl: int, on_conflict: str) -> None:
+    def set_ticket(self, vm_id: str, password: str, ttl: int, on_conflict: str, kind: str = "") -> None:
         self._ask(f"ticket {password} {ttl} {on_conflict}", vm_id)
 
     # What happens to guests by themselves

@@ -33,6 +33,21 @@ VARS = {
     "vm_sample_interval": 3600.0,
     "vm_command_timeout": 60.0,
     "sys_shutdown_timeout": 3600,
+    "user_shutdown_timeout": 30,
+    "guest_agent_timeout": 30.0,
+    "hotunplug_timeout": 0.5,
+    "replication_bandwidth": 0,
+    "max_outgoing_migrations": 2,
+    "migration_max_bandwidth": 52,
+    "migration_downtime": 500,
+    "migration_downtime_steps": 5,
+    "migration_downtime_delay": 100.0,
+    "migration_progress_timeout": 240.0,
+    "migration_max_time_per_gib_mem": 64.0,
+    "migration_monitor_interval": 0.1,
+    "migration_destination_timeout": 21600.0,
+    "migration_listener_timeout": 30.0,
+    "ssl": False,
     "console_max_mb": 1.0,
     "console_keep": 2,
     "nic_model": "rtl8139,pv",
@@ -51,6 +66,7 @@ class Stand:
         *,
         left: VmRecord | None = None,
         settle: bool = False,
+        begin: bool = True,
         uri: str = "auto",
         **settings: Any,
     ) -> None:
@@ -73,7 +89,8 @@ class Stand:
             self.inside(lambda: self.driver.restore(kept))
         if settle:
             self.inside(self.driver.settle)
-        self.inside(self.driver.start)
+        if begin:
+            self.inside(self.driver.start)
 
     def _host(self, base: Path) -> Host:
         fds = FdTable()
@@ -92,6 +109,7 @@ class Stand:
             later=self.loop.call_later,
             in_loop=self.loop.call_threadsafe,
             event=lambda name, /, **fields: self.events.append((name, fields)),
+            poller=self.loop,
         )
 
     def inside(self, call: Callable[[], T]) -> T:

@@ -1,0 +1,207 @@
+"""Agents: all guests whose agents we listen to, and what can be asked of them.
+
+It promises that every machine that runs is listened to, that what its agents told outlives an exec together with the connection
+and the line that has arrived in part, and that no guest can delay another. Nothing of a protocol is imported before the first
+answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from drivers.base import Host
+from drivers.errors import DriverError, NotResponding
+from drivers.vm.connection import Connection
+from drivers.vm.contract import UNBORN, Settings, Status
+from drivers.vm.machine import Machine, Machines
+from state.records import UNREADABLE
+
+if TYPE_CHECKING:
+    from drivers.vm.agents.guest import Guest
+    from drivers.vm.agents.surveyor import Surveyor
+    from drivers.vm.agents.told import Kept
+    from drivers.vm.link import Link
+
+log = logging.getLogger("guest")
+
+OVIRT = "ovirt"
+QEMU = "qemu"
+"""The kinds of agents."""
+
+
+class Agents:
+    """All calls come from the loop's thread, but `way` and `shut_down`, which come from workers."""
+
+    def __init__(
+        self, host: Host, machines: Machines, connection: Connection, settings: Callable[[], Settings]
+    ) -> None:
+        self._host = host
+        self._machines = machines
+        self._connection = connection
+        self._settings = settings
+        self._guests: dict[str, Guest] = {}
+        self._surveyor: Surveyor | None = None
+        self._text = ""
+        self._left: dict[str, Kept] = {}
+        self._fds: dict[str, int] = {}
+        self._runs = False
+
+    # As part of an owner
+
+    def text(self) -> str:
+        """Return all that is to outlive an exec as text that `load` understands."""
+        if not self._guests:
+            return self._text
+        from drivers.vm.agents.guest import save
+
+        known = {vm_id: guest.snapshot() for vm_id, guest in self._guests.items()}
+        return save(self._all_left() | known)
+
+    def load(self, text: str) -> None:
+        self._text = text
+
+    def claim(self, vm_id: str) -> None:
+        """Take over the connection that the previous run had to the guest."""
+        fd = self._host.fds.take(f"vm/{vm_id}/agent")
+        if fd is not None:
+            self._fds[vm_id] = fd
+
+    def start(self) -> None:
+        """Listen. May be called again."""
+        self._runs = True
+        for guest in self._guests.values():
+            guest.start()
+        self.attend()
+
+    def quiesce(self) -> None:
+        """Read nothing and begin nothing until `start`."""
+        self._runs = False
+        if self._surveyor is not None:
+            self._surveyor.stop()
+        for guest in self._guests.values():
+            guest.stop()
+
+    @property
+    def asked(self) -> list[str]:
+        """The ids of machines whose QEMU guest agent has yet to answer."""
+        return self._surveyor.running if self._surveyor is not None else []
+
+    def hold(self, held: bool) -> None:
+        """Begin nothing in worker threads while held."""
+        self._held_surveyor().hold(held)
+
+    # Which guests
+
+    def attend(self) -> None:
+        """Listen to every machine that runs, and to no other."""
+        if not self._runs:
+            return
+        for vm_id, guest in list(self._guests.items()):
+            if not self._machines.is_current(guest.machine):
+                guest.close()
+                del self._guests[vm_id]
+        link = self._connection.link
+        for machine in self._machines.all():
+            if not machine.is_down and machine.status not in UNBORN:
+                self._attend(self._guest(machine), link)
+        for vm_id in list(self._fds):
+            if vm_id not in self._guests:
+                del self._fds[vm_id]
+                self._host.fds.drop(f"vm/{vm_id}/agent")
+        # What is left now was told by guests that have ended, and is not to be believed of later ones with their ids.
+        self._all_left().clear()
+        self._held_surveyor().look_around()
+
+    def _attend(self, guest: Guest, link: Link | None) -> None:
+        fd = self._fds.pop(guest.machine.vm_id, None)
+        if fd is not None:
+            guest.adopt(fd)
+        elif link is not None and link.row.channels:
+            guest.connect()
+
+    def _guest(self, machine: Machine) -> Guest:
+        from drivers.vm.agents.guest import Guest  # deferred: `vdsmd.deferred` has it imported
+        from drivers.vm.agents.told import Kept
+
+        guest = self._guests.get(machine.vm_id)
+        if guest is not None and guest.machine is machine:
+            return guest
+        if guest is not None:
+            guest.close()  # of a predecessor with the same id
+        kept = self._all_left().pop(machine.vm_id, None) or Kept()
+        guest = self._guests[machine.vm_id] = Guest(self._host, machine, kept)
+        return guest
+
+    def _all_left(self) -> dict[str, Kept]:
+        """Return what the previous run left of guests that nobody has asked after yet."""
+        if self._text:
+            from drivers.vm.agents.guest import load
+
+            text, self._text = self._text, ""
+            try:
+                self._left = load(text)
+            except UNREADABLE as error:
+                log.error("What guests told is of no use, and will be told anew error=%s", error)
+        return self._left
+
+    def _held_surveyor(self) -> Surveyor:
+        from drivers.vm.agents.surveyor import Surveyor
+
+        if self._surveyor is None:
+            self._surveyor = Surveyor(self._host, self._connection, self._guests.values)
+        return self._surveyor
+
+    def came(self, vm_id: str) -> None:
+        """libvirt tells that QEMU's guest agent has come or gone."""
+        guest = self._guests.get(vm_id)
+        if guest is not None and self._runs:
+            self._held_surveyor().soon(guest)
+
+    # Questions and deeds
+
+    def statistics(self, machine: Machine) -> dict[str, Any]:
+        """Return what the guest's agents told, by the keys of the statistics."""
+        if machine.vm_id not in self._guests and not self._text and machine.vm_id not in self._left:
+            return {}
+        return self._guest(machine).statistics(self._settings().guest_agent_timeout)
+
+    def tell(self, vm_id: str, kind: str, **fields: str | int) -> None:
+        """Send a message to the oVirt agent in a guest. Raises NoSuchVm, NotResponding."""
+        machine = self._machines.get(vm_id)
+        if machine.vm_id in self._fds:
+            self._attend(self._guest(machine), None)  # nobody needs to know that we have only just begun
+        guest = self._guests.get(machine.vm_id)
+        if guest is None or guest.machine is not machine:
+            raise NotResponding(what="the guest agent", reason="the virtual machine does not run")
+        guest.tell(kind, **fields)
+
+    def way(self, machine: Machine) -> str:
+        """Return the kind of the agent that can shut the guest down, '' when there is none."""
+        guest = self._guests.get(machine.vm_id)
+        if guest is None or guest.machine is not machine or machine.status is Status.PAUSED:
+            return ""
+        return OVIRT if guest.responds else QEMU if guest.surveyed_lately else ""
+
+    def shut_down(self, link: Link, machine: Machine, way: str, *, delay: float, message: str, reboot: bool) -> None:
+        """Have the guest's agent shut it down, or start it anew; the oVirt agent warns users `delay` seconds before. Raises
+        DriverError when the agent is known not to do it."""
+        from drivers.vm.agents.qemu import shut_down
+
+        if way == QEMU:
+            shut_down(link, machine.vm_id, reboot=reboot)
+        else:
+            fields: dict[str, str | int] = {
+                "timeout": int(delay),
+                "message": message,
+                "reboot": "true" if reboot else "false",
+            }
+            self._host.in_loop(partial(self._try_to_tell, machine.vm_id, "shutdown", fields))
+
+    def _try_to_tell(self, vm_id: str, kind: str, fields: dict[str, str | int]) -> None:
+        try:
+            self.tell(vm_id, kind, **fields)
+        except DriverError as error:
+            log.warning("A guest could not be told vm=%s message=%s error=%s", vm_id, kind, error)
