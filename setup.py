@@ -15,6 +15,8 @@ RUNTIME = [
     "lxml>=5.3,<7",
     "psutil>=6,<8",
     "python-daemon>=3.1,<4",
+    # Of the privileged helper alone.
+    "pyroute2>=0.9.5,<0.10",
     # libvirt's binding belongs to the system's libvirt: scripts/setup takes python3-libvirt from the distribution.
 ]
 
@@ -23,6 +25,7 @@ TEST = [
     "pytest-xdist>=3.6,<4",
     "pytest-timeout>=2.3,<3",
     "hypothesis>=6.120,<7",
+    "mfusepy>=3,<4",
     "mypy>=2.4,<3",
     # A formatter's next minor release may format differently.
     "ruff>=0.17.6,<0.18",
@@ -44,5 +47,11 @@ setup(
     packages=find_packages(include=["vdsmd*", "state*", "drivers*", "supervdsm*"]),
     install_requires=RUNTIME,
     extras_require={"test": TEST, "fuzz": FUZZ},
-    entry_points={"console_scripts": ["vdsmd = vdsmd.__main__:main", "vdsmctl = vdsmd.ctl.main:main"]},
+    entry_points={
+        "console_scripts": [
+            "vdsmd = vdsmd.__main__:main",
+            "vdsmctl = vdsmd.ctl.main:main",
+            "supervdsm = supervdsm.__main__:main",
+        ]
+    },
 )

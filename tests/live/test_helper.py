@@ -78,6 +78,12 @@ def is_ordinary(pid: int) -> bool:
     )
 
 
+def can_be_traced(pid: int) -> bool:
+    """Say whether another process of the same user may look into this one."""
+    look = ["setpriv", "--reuid", USER, "--regid", "kvm", "--clear-groups", "readlink", f"/proc/{pid}/exe"]
+    return subprocess.run(look, capture_output=True, check=False).returncode == 0
+
+
 def helper(daemon: Running) -> dict[str, Any]:
     """Have the daemon call the helper."""
     return daemon.must("vdsmd.helper")
@@ -98,6 +104,7 @@ def test_nobody_but_the_helper_has_any_power(daemon: Start) -> None:
     vm_id, qemu = guest(vdsmd)
     pid = vdsmd.pid
     assert is_ordinary(pid) and is_ordinary(qemu)
+    assert not can_be_traced(pid)
     assert helper(vdsmd)["way"] == "this daemon's parent"
     for _ in range(2):
         vdsmd.reexec()
