@@ -1,0 +1,163 @@
+"""StorageDriver: the owner of connections, domains' monitors and helpers, and the way to what can be done with them.
+
+It promises that nothing here waits for storage but in worker threads, and there never for longer than was agreed. `parts` has
+the deeds; `vdsmd.api.storage_server` and `vdsmd.api.storage_domain` have who calls them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from drivers.base import Host
+from drivers.storage.contract import is_uuid, settings
+from drivers.storage.record import StorageRecord
+from drivers.storage.remotes import Remotes
+from state.process import boot_id
+from state.records import Entry, Record, RecordError, decode, encode, pack, unpack
+
+if TYPE_CHECKING:
+    from drivers.storage.connections import Connections
+    from drivers.storage.domains import Domains
+    from drivers.storage.isos import Isos
+    from drivers.storage.making import Maker
+    from drivers.storage.monitors import Monitors
+    from drivers.storage.parts import Parts
+
+log = logging.getLogger("storage")
+
+CHECKPOINT = "connections"
+
+
+class StorageDriver:
+    """An owner (`drivers.base.Owner`)."""
+
+    name = "storage"
+    record: type[Record] = StorageRecord
+
+    def __init__(self, host: Host, config: Any) -> None:
+        self.on_change: Callable[[str, bool], None] = lambda uuid, valid: None
+        """Called in the loop's thread when a watched domain has become valid, or is so no more."""
+        self._host = host
+        self._settings = settings(config)
+        self._remotes = Remotes(host, lambda: self._settings)
+        self._left = StorageRecord()
+        """What the previous run left, until the parts that it is for are there."""
+        self._parts: Parts | None = None
+        self._guard = threading.RLock()
+
+    # What there is
+
+    @property
+    def parts(self) -> Parts:
+        """All the rest, imported when it is first needed: `vdsmd.deferred` has it imported right after the start."""
+        with self._guard:
+            if self._parts is None:
+                from drivers.storage.parts import Parts
+
+                parts = Parts(self._host, lambda: self._settings, self._remotes, self._checkpoint)
+                parts.connections.restore(self._left.connections, self._left.references)
+                parts.domains.remember({one.key: one.root for one in self._left.helpers if is_uuid(one.key)})
+                parts.monitors.restore(self._left.monitored)
+                parts.monitors.on_change = lambda uuid, valid: self.on_change(uuid, valid)
+                self._parts = parts
+            return self._parts
+
+    @property
+    def connections(self) -> Connections:
+        return self.parts.connections
+
+    @property
+    def domains(self) -> Domains:
+        return self.parts.domains
+
+    @property
+    def maker(self) -> Maker:
+        return self.parts.maker
+
+    @property
+    def isos(self) -> Isos:
+        return self.parts.isos
+
+    @property
+    def monitors(self) -> Monitors:
+        return self.parts.monitors
+
+    def vitals(self, number: Callable[[str], int]) -> dict[str, dict[str, Any]]:
+        """Return how the monitored domains fare, by id, as repoStats and getVdsStats tell it. `number` gives the status code
+        of a name. Answers from memory."""
+        return self.monitors.told(number)
+
+    # The owner
+
+    def snapshot(self) -> StorageRecord:
+        record = self._kept()
+        record.helpers = self._remotes.snapshot()
+        return record
+
+    def restore(self, record: Record) -> None:
+        assert isinstance(record, StorageRecord)
+        self._left = record
+        self._remotes.restore(record.helpers)
+
+    def recover(self) -> None:
+        """Take what the checkpoint says, if it is of this boot: connections are gone after another."""
+        directory = self._host.checkpoints.below("storage")
+        try:
+            data = directory.read(CHECKPOINT)
+            record = decode(StorageRecord, unpack(Entry, data, CHECKPOINT), CHECKPOINT) if data else StorageRecord()
+        except (RecordError, OSError) as error:
+            directory.set_aside(CHECKPOINT, str(error))
+            return
+        if record.boot == boot_id():
+            self._left = record
+
+    def start(self) -> None:
+        monitors = self.monitors
+        self._remotes.start()
+        monitors.start()
+
+    def unsafe(self) -> str | None:
+        return None
+
+    def settle(self) -> None:
+        """Calls on storage that hangs must not keep us from going."""
+        self._remotes.departing = True
+
+    def resume(self) -> None:
+        self._remotes.departing = False
+
+    def quiesce(self, deadline: float) -> None:
+        if self._parts is not None:
+            self._parts.monitors.quiesce()
+        self._remotes.quiesce(deadline)
+
+    def reload(self, config: Any) -> None:
+        """Take over a changed configuration. Another repository holds from the next start on."""
+        self._settings = settings(config)
+        self.monitors.reload()
+
+    # Help
+
+    def _kept(self) -> StorageRecord:
+        parts = self._parts
+        if parts is None:
+            left = self._left
+            return StorageRecord(connections=left.connections, references=left.references, monitored=left.monitored)
+        return StorageRecord(
+            connections=parts.connections.known(),
+            references=parts.connections.references(),
+            monitored=parts.monitors.all(),
+        )
+
+    def _checkpoint(self) -> None:
+        """Write down what a run after a crash must know. Any thread."""
+        with self._guard:
+            record = self._kept()
+            record.boot = boot_id()
+            try:
+                self._host.checkpoints.below("storage").write(CHECKPOINT, pack(encode(record)))
+            except OSError as error:
+                log.error("The checkpoint of storage is out of date error=%s", error)
