@@ -1,0 +1,109 @@
+"""What `qemu-img` is asked to do, as commands for children. No image is ever opened in the daemon.
+
+It promises that a volume's data are written under another name (`.part`) whenever they take longer than a moment, so that what
+bears the volume's name is whole; and that every command may be run again from the start.
+"""
+
+from __future__ import annotations
+
+from drivers.storage.chains import PART, Domains, opened, payload
+from drivers.storage.contract import BLANK
+from drivers.storage.tasks.record import Command
+from drivers.storage.tasks.registry import work
+from drivers.storage.volume_metadata import Format
+
+QEMU_IMG = "/usr/bin/qemu-img"
+NAMES = {"RAW": "raw", "COW": "qcow2"}
+"""The formats of volumes, as QEMU calls them."""
+MODERN_FROM = 4
+"""The version of domains from which on cow volumes need not be readable by the oldest QEMUs."""
+
+
+def path(domains: Domains, sd: str, image: str, volume: str) -> str:
+    domain, _files = opened(domains, sd)
+    return f"{domain.path}/{payload(image, volume)}"
+
+
+def _options(domains: Domains, sd: str, form: str, preallocate: bool) -> list[str]:
+    domain, _files = opened(domains, sd)
+    compat = ["compat=1.1" if domain.version >= MODERN_FROM else "compat=0.10"] if form == Format.COW.name else []
+    options = compat + ["preallocation=falloc"] * preallocate
+    return ["-o", ",".join(options)] if options else []
+
+
+@work("volume.create")
+def create(
+    domains: Domains,
+    sd: str,
+    image: str,
+    volume: str,
+    size: int,
+    form: str,
+    preallocate: bool = False,
+    parent: str = BLANK,
+    parent_form: str = "",
+) -> Command:
+    """Make the data of a volume: empty, or those of its parent."""
+    backing = ["-b", parent, "-F", NAMES[parent_form]] if parent != BLANK else []
+    options = _options(domains, sd, form, preallocate)
+    target = path(domains, sd, image, volume)
+    argv = [QEMU_IMG, "create", "-q", "-f", NAMES[form], *options, *backing, target, str(size)]
+    return Command(argv=argv, error="VolumeCreationError", action=f"making the data of volume {volume}")
+
+
+@work("volume.convert")
+def convert(
+    domains: Domains,
+    source_sd: str,
+    source_image: str,
+    source_volume: str,
+    source_form: str,
+    sd: str,
+    image: str,
+    volume: str,
+    form: str,
+    preallocate: bool = False,
+    parent: str = BLANK,
+    parent_form: str = "",
+    error: str = "CopyImageError",
+) -> Command:
+    """Copy a volume's data to `<volume>.part`: all that its chain says, or with `parent` only what it says beyond that one."""
+    options = _options(domains, sd, form, preallocate)
+    backing = ["-B", parent, "-F", NAMES[parent_form]] if parent != BLANK else []
+    source = path(domains, source_sd, source_image, source_volume)
+    target = path(domains, sd, image, volume) + PART
+    form_options = ["-f", NAMES[source_form], "-O", NAMES[form], *options, *backing]
+    argv = [QEMU_IMG, "convert", "-p", *form_options, source, target]
+    return Command(argv=argv, error=error, action=f"copying volume {source_volume}")
+
+
+@work("volume.rebase_part")
+def rebase_part(domains: Domains, sd: str, image: str, volume: str, parent: str, parent_form: str) -> Command:
+    """Let the data in `<volume>.part` stem from another volume, with the same contents as before."""
+    target = path(domains, sd, image, volume) + PART
+    argv = [QEMU_IMG, "rebase", "-p", "-f", "qcow2", "-b", parent, "-F", NAMES[parent_form], target]
+    return Command(argv=argv, error="MergeSnapshotsError", action=f"merging into volume {volume}")
+
+
+@work("volume.point_to")
+def point_to(domains: Domains, sd: str, image: str, volume: str, parent: str, parent_form: str) -> Command:
+    """Write into a volume's data what its parent is, and nothing else."""
+    target = path(domains, sd, image, volume)
+    argv = [QEMU_IMG, "rebase", "-u", "-f", "qcow2", "-b", parent, "-F", NAMES[parent_form], target]
+    return Command(argv=argv, error="MergeSnapshotsError", action=f"telling volume {volume} of its parent")
+
+
+@work("volume.resize")
+def resize(domains: Domains, sd: str, image: str, volume: str, size: int, form: str, preallocate: bool) -> Command:
+    options = ["--preallocation=falloc"] if preallocate else []
+    argv = [QEMU_IMG, "resize", "-q", "-f", NAMES[form], *options, path(domains, sd, image, volume), str(size)]
+    return Command(argv=argv, error="VolumeExtendingError", action=f"extending volume {volume}")
+
+
+@work("volume.check")
+def check(domains: Domains, sd: str, image: str, volume: str, form: str) -> Command | None:
+    """Have the structures in `<volume>.part` checked. Leaks waste room and harm nothing."""
+    if form != Format.COW.name:
+        return None
+    argv = [QEMU_IMG, "check", "-q", "-f", "qcow2", path(domains, sd, image, volume) + PART]
+    return Command(argv=argv, error="VolumeCopyError", action=f"checking volume {volume}", done_when=(0, 3))

@@ -1,0 +1,37 @@
+"""Who may go now: tasks on the same image one after the other, in the order in which they came.
+
+It promises that no two tasks of which one wants something for itself are at work on it at once, that nobody is overtaken by
+one who wants the same, and that those who want different things never wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from drivers.storage.tasks.record import Lock, Task
+
+
+def ready(
+    tasks: Iterable[Task], active: Collection[str], resting: Collection[str], at_once: int
+) -> tuple[list[Task], list[Task]]:
+    """Return which of the unfinished tasks (oldest first) may go now, and which wait for an older one or for room."""
+    taken: dict[str, bool] = {}
+    room = at_once - len(active)
+    free: list[Task] = []
+    blocked: list[Task] = []
+    for task in tasks:
+        fits = all(_fits(lock, taken) for lock in task.locks)
+        for lock in task.locks:
+            taken[lock.name] = taken.get(lock.name, True) and lock.shared
+        if task.task_id in active or task.task_id in resting:
+            continue
+        if fits and room > 0:
+            free.append(task)
+            room -= 1
+        else:
+            blocked.append(task)
+    return free, blocked
+
+
+def _fits(lock: Lock, taken: dict[str, bool]) -> bool:
+    return lock.name not in taken or (lock.shared and taken[lock.name])

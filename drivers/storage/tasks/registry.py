@@ -1,0 +1,63 @@
+"""What the steps of tasks may be: named functions with plain arguments, and the plans made of them.
+
+It promises that a step's name means the same in every release that can meet it in a record: a function may be improved, but
+a name is never reused for something else.
+
+    @deed   does something short, in a worker, through the helper of its domain. Made again after a crash, it does no harm.
+    @work   says what command does something long, as a child. Started again from scratch, it does no harm.
+    @undo   takes a step back, whether it was made, half made or never begun.
+    @plan   reads what there is and returns the steps of a kind of task; changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from drivers.storage.tasks.record import Command, Step
+
+Deed = Callable[..., None]
+Work = Callable[..., Command | None]
+"""Returns None when there is nothing to do."""
+Plan = Callable[..., list[Step]]
+
+DEEDS: dict[str, Deed] = {}
+WORKS: dict[str, Work] = {}
+UNDOS: dict[str, Deed] = {}
+PLANS: dict[str, Plan] = {}
+ERRORS: dict[str, str] = {}
+"""The status code, by name, of a kind of task that fails for no reason with a code of its own."""
+
+
+class Context(Protocol):
+    """What steps work with; `drivers.storage.contract` says what is in it. Opaque to the engine."""
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _named(table: dict[str, Any], name: str) -> Callable[[F], F]:
+    def keep(function: F) -> F:
+        if name in table:
+            raise ValueError(f"{name} is declared twice")
+        table[name] = function
+        return function
+
+    return keep
+
+
+def deed(name: str) -> Callable[[F], F]:
+    return _named(DEEDS, name)
+
+
+def work(name: str) -> Callable[[F], F]:
+    return _named(WORKS, name)
+
+
+def undo(name: str) -> Callable[[F], F]:
+    return _named(UNDOS, name)
+
+
+def plan(name: str, *, error: str) -> Callable[[F], F]:
+    ERRORS[name] = error
+    return _named(PLANS, name)
