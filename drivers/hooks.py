@@ -3,7 +3,8 @@
 A point is a folder of that name below the hooks' folder; every executable file in it is run, in the order of their names,
 with the path of a file that holds the data in its environment; what it leaves there goes to the next one, and back to the
 daemon. It promises that a script that fails, hangs or writes nonsense ends as an error with its name in it, and that a host
-without scripts pays one look at a folder.
+without scripts pays one look at a folder. What only a script needs is imported when the first one runs (`vdsmd.deferred` has
+imported it by then).
 
 Exit status of a script: 0 went well; 1 failed, the others still run; 2 failed, and no other runs; anything else counts as 1.
 Source of the points, of the environment and of these numbers: the management API of vdsm 3.3 to 3.6.
@@ -11,17 +12,14 @@ Source of the points, of the environment and of these numbers: the management AP
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from drivers import programs
 from drivers.errors import DriverError, Failed, NotResponding
 
 log = logging.getLogger("hooks")
@@ -30,6 +28,8 @@ XML, JSON = "_hook_domxml", "_hook_json"
 """Variables that hold the path of the data."""
 STOP = 2
 TIMEOUT = 60.0
+TICK = 1_000_000_000
+"""Nanoseconds within which two changes of a folder may bear the same time, with much room."""
 
 _AROUND = {
     XML: (
@@ -59,6 +59,7 @@ _LENIENT = {"before_vm_destroy", "before_vm_set_ticket", "before_vdsm_start"}
 
 class HookFailed(Failed):
     message = "Hook {point} failed: {reason}"
+    wire = "hookError"
 
 
 class Hooks:
@@ -69,11 +70,22 @@ class Hooks:
     ) -> None:
         self.folder = folder
         self._note = note
+        self._seen: frozenset[str] = frozenset()
+        self._seen_at = 0
         self._timeout = timeout
 
     def has(self, point: str) -> bool:
         """Say whether there is any script at the point. Quick: a name that does not exist costs microseconds."""
         return bool(self._scripts(point))
+
+    def around(self, name: str) -> bool:
+        """Say whether there is any script before or after what is called `name` in its points.
+
+        For what is called by the thousand: as a rule it costs one look at the time of the hooks' folder. Loop's thread.
+        """
+        points = self._folders()
+        before, after = f"before_{name}", f"after_{name}"
+        return (before in points and self.has(before)) or (after in points and self.has(after))
 
     def run(
         self,
@@ -122,7 +134,22 @@ class Hooks:
                 found[point] = sums
         return found
 
+    def _folders(self) -> frozenset[str]:
+        """Return the names in the hooks' folder. They are remembered, but not while it may change again in the same tick."""
+        try:
+            changed = os.stat(self.folder).st_mtime_ns
+            if changed == self._seen_at:
+                return self._seen
+            names = frozenset(os.listdir(self.folder))
+        except OSError:
+            return frozenset()
+        if time.time_ns() - changed > TICK:
+            self._seen, self._seen_at = names, changed
+        return names
+
     def _scripts(self, point: str) -> list[str]:
+        if point not in POINTS:
+            return []
         folder = os.path.join(self.folder, point)
         try:
             names = sorted(os.listdir(folder))
@@ -132,6 +159,8 @@ class Hooks:
         return [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)]
 
     def _run(self, point: str, scripts: list[str], data: str, env: dict[str, str]) -> str:
+        import tempfile  # as the module says
+
         failed: list[str] = []
         with tempfile.NamedTemporaryFile("w+", encoding="utf-8", prefix="hook-") as file:
             file.write(data)
@@ -149,6 +178,8 @@ class Hooks:
                 return left.read()
 
     def _one(self, script: str, env: dict[str, str]) -> tuple[int, str]:
+        from drivers import programs  # as the module says
+
         begun = time.monotonic()
         try:
             ran = programs.run([script], env=env, timeout=self._timeout)
@@ -171,6 +202,8 @@ def _texts(properties: Mapping[str, object]) -> dict[str, str]:
 
 
 def _md5(path: str) -> str:
+    import hashlib  # as the module says
+
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from drivers import errors
+from drivers.hooks import Hooks
 from tests.api.server import Server, request
 from vdsmd.api import dispatch
 from vdsmd.api.http import Request
@@ -27,6 +28,7 @@ class Node:
 
     def __init__(self) -> None:
         self.recovering = ""
+        self.hooks = Hooks("/nonexistent")
         self.submitted: list[Submitted] = []
 
     def submit(self, work: Callable[[], Any], done: Any = None, *, key: str | None = None, timeout: float = 0) -> None:
@@ -78,6 +80,7 @@ VERBS = [
     Verb(name="ping", run=ping, quick=True, alive=True),
     Verb(name="getVmStats", run=stats, quick=True),
     Verb(name="setVmTicket", run=ticket, key="vmId", timeout=7.0),
+    Verb(name="fence", run=ticket, secret=("params",)),
     Verb(name="create", run=create, key="vmParams.vmId"),
     Verb(name="broken", run=broken, quick=True),
     Verb(name="brokenSlowly", run=broken),
@@ -263,6 +266,7 @@ def test_secrets_are_not_logged(caller: Caller, caplog: pytest.LogCaptureFixture
     caller.call("create", {"vmId": "v", "custom": {"sysprepInf": "hunter2"}, "devices": [{"passwd": "hunter2"}]})
     assert caller.code("setVmTicket", "v", ["hunter2"])[0] == 91
     assert "joe" in caplog.text
+    caller.call("fence", "v", "", {"options": "key=hunter2"})
     assert "hunter2" not in caplog.text
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import Running, Stage
+from tests.running import PATIENCE, Running, Stage
 from tests.until import until
 from vdsmd.api import control
 
@@ -105,6 +105,36 @@ def test_the_generation_is_kept_by_a_reexec_and_new_on_a_start(daemon: Start) ->
     assert int(after["elapsedTime"]) >= int(before["elapsedTime"])
     first.stop()
     assert daemon(again=first).must("getVdsStats")["info"]["generationID"] != before["generationID"]
+
+
+@pytest.mark.parametrize("wrong", [{"run": 7}, {"run": "x"}, {"run": [1]}, {"speed": 1}, {"../run": 1}])
+def test_ksm_is_not_tuned_by_what_makes_no_sense(wrong: Any, running: Running) -> None:
+    assert running.call("setKsmTune", wrong)["status"]["code"] == 71
+
+
+def test_ksm_is_tuned_to_what_it_is_already(running: Running) -> None:
+    before = running.must("getVdsStats")["info"]["ksmPages"]
+    running.must("setKsmTune", {"pages_to_scan": str(before)})
+    assert running.must("getVdsStats")["info"]["ksmPages"] == before
+
+
+def test_there_is_no_hosted_engine_to_maintain(running: Running) -> None:
+    for mode in ("global", "LOCAL"):
+        assert running.call("setHaMaintenanceMode", mode, True)["status"]["code"] == 40
+    assert running.call("setHaMaintenanceMode", "other", True)["status"]["code"] == 61
+
+
+def test_functions_of_a_device_that_has_none(running: Running) -> None:
+    for device in ("pci_ffff_ff_1f_7", "nonsense", "../../x"):
+        status = running.call("hostdevChangeNumvfs", device, 2)["status"]
+        assert status["code"] not in (0, 44), status
+
+
+def test_a_daemon_that_is_asked_to_stop_answers_and_stops(daemon: Start) -> None:
+    asked = daemon()
+    asked.must("prepareForShutdown")
+    assert asked.process.wait(PATIENCE) == 0
+    assert not (asked.run_dir / "endpoints.json").exists()
 
 
 def test_operators_verbs_are_for_the_local_socket(running: Running) -> None:

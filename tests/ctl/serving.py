@@ -13,6 +13,7 @@ from typing import Any
 import vdsmd.api.control
 import vdsmd.api.host  # noqa: F401 (they declare verbs)
 from drivers.errors import HardwareUnknown
+from drivers.hooks import Hooks
 from vdsmd.api.dispatch import Dispatcher
 from vdsmd.api.rim import Rim
 from vdsmd.journal import Journal
@@ -43,6 +44,11 @@ class Host:
         raise HardwareUnknown(reason="this is a test")
 
 
+class Storage:
+    def vitals(self, number: Callable[[str], int]) -> dict[str, Any]:
+        return {}
+
+
 class Daemon:
     """What the verbs are given. `on_request` decides what becomes of a re-exec."""
 
@@ -53,6 +59,8 @@ class Daemon:
 
     def __init__(self, run_dir: Path) -> None:
         self.host = Host()
+        self.storage = Storage()
+        self.hooks = Hooks(str(run_dir / "hooks"))
         self.journal = Journal(str(run_dir / "events"), submit=lambda work: work(), limits=lambda: (4, 5))
         self.generation = 3
         self.outcome: dict[str, Any] = outcome()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,23 @@ def test_the_environment_has_properties_and_the_machines_win(folder: Folder) -> 
         extra={"FROM_SNAPSHOT": "true"},
     )
     assert got == "the-id red 3 true\n"
+
+
+def test_it_is_known_around_what_there_are_scripts(folder: Folder) -> None:
+    hooks = Hooks(str(folder.path / "none"))
+    assert not hooks.around("get_stats")
+    assert not folder.hooks.around("get_stats")
+    script = folder.add("after_get_stats", "one", "true")
+    for age in (0, 3600):  # seconds that the folder has not changed for
+        then = time.time() - age
+        os.utime(folder.path, (then, then))
+        for _ in range(2):
+            assert folder.hooks.around("get_stats")
+            assert not folder.hooks.around("get_caps")
+    folder.add("before_get_caps", "one", "true")
+    assert folder.hooks.around("get_caps")
+    script.unlink()
+    assert not folder.hooks.around("get_stats")
 
 
 def test_json_goes_in_and_out(folder: Folder) -> None:

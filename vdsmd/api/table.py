@@ -31,6 +31,8 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     message: str = "Done"
     cli: str = ""
     timeout: float = 60.0
+    hook: str = ""
+    secret: tuple[str, ...] = ()
 
 
 def verb(
@@ -44,6 +46,8 @@ def verb(
     message: str = "Done",
     cli: str = "",
     timeout: float = 60.0,
+    hook: str = "",
+    secret: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Reply]], Callable[..., Reply]]:
     """Declare the decorated function as the verb `name`. Its first parameter is the daemon, the rest are the wire's.
 
@@ -56,6 +60,9 @@ def verb(
     message: the text of the envelope when all went well.
     cli: the words of its subcommand of vdsmctl ("vm list"); "" has it reached by `vdsmctl call` alone.
     timeout: seconds after which a call in a worker thread is answered for (code 19).
+    hook: the operator's scripts at the points before_<hook> and after_<hook> run around it; those after it are given the one
+        member of its reply, and may change it.
+    secret: parameters of which nothing may stand in the log, beside those whose names say so themselves.
     """
 
     def declare(function: Callable[..., Reply]) -> Callable[..., Reply]:
@@ -72,6 +79,8 @@ def verb(
             message=message,
             cli=cli,
             timeout=timeout,
+            hook=hook,
+            secret=secret,
         )
         return function
 

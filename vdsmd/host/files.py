@@ -50,6 +50,10 @@ class Files:
         except OSError:
             return ""
 
+    def real(self, path: str) -> str:
+        """Return the path with all symbolic links followed."""
+        return os.path.realpath(self.path(path)).removeprefix(os.path.realpath(self._root or "/").rstrip("/"))
+
     def pairs(self, path: str, separator: str) -> dict[str, str]:
         """Return the file's lines of the form `key<separator>value`, without quotes around the values."""
         split = (line.partition(separator) for line in self.lines(path))

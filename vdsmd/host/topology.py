@@ -26,22 +26,27 @@ def processors(files: Files) -> list[dict[str, str]]:
     return [{key.strip(): value.strip() for key, _, value in lines} for lines in split if lines]
 
 
-def cpu(files: Files, *, models: list[str]) -> dict[str, Any]:
+def flags(files: Files) -> list[str]:
+    """Return what the processors can do, in the kernel's words."""
+    first = next(iter(processors(files)), {})
+    return first.get("flags", first.get("Features", "")).split()
+
+
+def cpu(files: Files, *, models: list[str], threads_as_cores: bool = False) -> dict[str, Any]:
     """Return the keys of getVdsCapabilities that describe the processors. `models`: what a guest's CPU may be called."""
     found = processors(files)
     first = found[0] if found else {}
     sockets = {each.get("physical id", "0") for each in found}
     cores = {(each.get("physical id", "0"), each.get("core id", each.get("processor", ""))) for each in found}
     online = cpu_list(files.text("/sys/devices/system/cpu/online")) or range(len(found))
-    flags = first.get("flags", first.get("Features", "")).split()
     return {
         "cpuThreads": str(len(found)),
-        "cpuCores": str(len(cores)),
+        "cpuCores": str(len(found if threads_as_cores else cores)),
         "cpuSockets": str(len(sockets)),
         "onlineCpus": ",".join(map(str, online)),
         "cpuSpeed": first.get("cpu MHz", "0"),
         "cpuModel": first.get("model name", "unknown"),
-        "cpuFlags": ",".join(flags + [f"model_{model}" for model in models]),
+        "cpuFlags": ",".join(flags(files) + [f"model_{model}" for model in models]),
     }
 
 
