@@ -6,7 +6,7 @@ from typing import Any
 
 from supervdsm.actions.link import attach_to
 from supervdsm.errors import AlreadyExists, Invalid, NotAllowed
-from supervdsm.links import OURS, Session, session
+from supervdsm.links import OURS, Found, Session, session
 from supervdsm.registry import Context, action
 
 WORDS = {
@@ -35,22 +35,34 @@ def create(_context: Context, name: str, options: dict[str, str]) -> None:
 
 @action("bond.edit")
 def edit(_context: Context, name: str, options: dict[str, str]) -> None:
-    """Change its options. It keeps its slaves, which are taken out meanwhile when the mode changes."""
-    given = attributes(options)
+    """Change its options. It keeps its address and its slaves, which are taken out meanwhile when the mode changes."""
+    wanted = attributes(options)
     with session(f"bond {name}") as kernel:
         found = kernel.must(name, "bond")
         if found.group != OURS:
             raise NotAllowed(f"{name} was not made by us")
-        kernel.route.link("set", index=found.number, state="down")
-        slaves = _slaves(kernel, found.number) if "mode" in options else []
+        told = kernel.route.link("get", index=found.number)[0]
+        known = told.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+        given = {key: value for key, value in wanted.items() if known.get_attr(f"IFLA_{key.upper()}") != value}
+        if given:
+            _change(kernel, found, given, told.get_attr("IFLA_ADDRESS"))
+
+
+def _change(kernel: Session, found: Found, given: dict[str, Any], mac: str) -> None:
+    number = found.number
+    kernel.route.link("set", index=number, state="down")
+    slaves = _slaves(kernel, number) if "bond_mode" in given else []
+    for slave in slaves:
+        kernel.route.link("set", index=kernel.must(slave).number, master=0)
+    if slaves:
+        # When its last slave goes, a bond gets an address by chance, and would then take that of whichever comes first.
+        kernel.route.link("set", index=number, address=mac)
+    try:
+        kernel.route.link("set", index=number, kind="bond", **given)
+    finally:
         for slave in slaves:
-            kernel.route.link("set", index=kernel.must(slave).number, master=0)
-        try:
-            kernel.route.link("set", index=found.number, kind="bond", **given)
-        finally:
-            for slave in slaves:
-                attach_to(kernel, kernel.must(slave), found)
-            kernel.route.link("set", index=found.number, state="up" if found.up else "down")
+            attach_to(kernel, kernel.must(slave), found)
+        kernel.route.link("set", index=number, state="up" if found.up else "down")
 
 
 def attributes(options: dict[str, str]) -> dict[str, Any]:

@@ -1,0 +1,226 @@
+"""NetworkDriver: the owner of this host's networks.
+
+It promises that a change of networks is all or nothing, over errors, loss of the engine, crashes and re-execs, and that what
+the configuration does not name is never touched. `drivers.network.work`, imported after the first answer, does the work.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from drivers.base import Host
+from drivers.errors import Busy, DriverError, NotResponding
+from drivers.network.errors import ChangeUnfinished
+from drivers.network.model import NetworkRecord
+from state.directory import StateDirectory
+from state.records import Record
+
+if TYPE_CHECKING:
+    from drivers.network.work import Work
+
+log = logging.getLogger("network")
+
+READY_WITHIN = 60.0
+"""Seconds that a change waits for the one before it, and for the first look after a start."""
+AGAIN = 2.0
+"""Seconds until it is tried again to take back a change, while the helper cannot be reached."""
+
+Given = dict[str, Any]
+
+
+class NetworkDriver:
+    """An owner (`drivers.base.Owner`); all else is for worker threads, but for `dirty`."""
+
+    name = "network"
+    record: type[Record] = NetworkRecord
+
+    def __init__(self, host: Host, *, open_work: Callable[[], Work] | None = None) -> None:
+        self.hook: Callable[[str, Given], Given] = lambda point, data: data
+        """Runs the hooks of a point (before_network_setup, after_network_setup) on `{"request": {"networks", "bondings",
+        "options"}}`, and returns what they have made of it."""
+        self._host = host
+        self._open_work = open_work or self._open
+        self._state = NetworkRecord()
+        self._work: Work | None = None
+        self._ready = threading.Event()
+        self._changing = threading.Lock()
+        self._cold = False
+        self._settled = False
+        self._doing = ""
+
+    # The owner
+
+    def snapshot(self) -> NetworkRecord:
+        return self._state
+
+    def restore(self, record: Record) -> None:
+        assert isinstance(record, NetworkRecord)
+        self._state = record
+
+    def recover(self) -> None:
+        self._cold = True
+
+    def start(self) -> None:
+        if not self._settled:
+            self._host.submit(self._begin, self._begun, timeout=0)
+
+    def unsafe(self) -> str | None:
+        return self._doing or None
+
+    def settle(self) -> None:
+        """What has begun ends by itself, soon."""
+
+    def resume(self) -> None:
+        """Nothing was stopped."""
+
+    def quiesce(self, deadline: float) -> None:
+        """Everything runs in worker threads, which are the daemon's to stop."""
+
+    # Questions
+
+    @property
+    def dirty(self) -> bool:
+        """Whether a reboot would bring back other networks than there are now. From memory, any thread."""
+        return self._state.running != self._state.safe
+
+    @property
+    def drift(self) -> list[str]:
+        """What of ours the kernel did not have any more when it was last looked at, as steps that would repair it."""
+        return list(self._state.drift)
+
+    def facts(self, info: Given) -> Given:
+        """Return the keys of getVdsCapabilities about networks; `info` has what is known of this host's devices."""
+        return self._working().facts(self._state.running, info) | {"netConfigDirty": str(self.dirty)}
+
+    def route_to(self, address: str) -> str:
+        """Return the gateway on the way to an address, '' for none. Raises BadAddress."""
+        return self._working().route_to(address)
+
+    def planned(self, networks: Given, bonds: Given, options: Given) -> list[str]:
+        """Return, in words, the steps that `setup` would take now."""
+        work = self._working()
+        return work.describe(work.plan(self._state.running, networks, bonds, options)[1])
+
+    # Changes
+
+    def setup(self, networks: Given, bonds: Given, options: Given, *, check: bool = True) -> None:
+        """Bring these networks and bonds into the wanted state, all or none. `check`: have the engine show that it still
+        reaches us, where `options` does not say. Raises the errors of the contract."""
+        with self._alone("networks are being changed"):
+            self._change(networks, bonds, options, check=check)
+
+    def add(self, name: str, bonds: Given, network: Given, options: Given) -> None:
+        """Set up one network that there must not be yet."""
+        with self._alone("a network is being added"):
+            self._working().check_new(self._state.running, name)
+            self._change({name: network}, bonds, options, check=False)
+
+    def edit(self, old: str, new: str, bonds: Given, network: Given, options: Given) -> None:
+        """Change one network, and perhaps its name."""
+        with self._alone("a network is being changed"):
+            work = self._working()
+            work.check_known(self._state.running, old)
+            if new != old:
+                work.check_new(self._state.running, new)
+            removed = {old: {"remove": True}} if new != old else {}
+            self._change({**removed, new: network}, bonds, options, check=False)
+
+    def remove(self, name: str, given: Given, options: Given) -> None:
+        """Remove one network, and its bond when no other network is on it. `given` (vlan, bonding, nics) must be true of it."""
+        with self._alone("a network is being removed"):
+            bonds = self._working().check_removal(self._state.running, name, given)
+            self._change({name: {"remove": True}}, bonds, options, check=False)
+
+    def set_safe(self) -> None:
+        """Have the present networks come back after a reboot."""
+        with self._alone("networks are being kept"):
+            self._working().keep(self._state.running)
+            self._state.safe = self._state.running
+
+    def _change(self, networks: Given, bonds: Given, options: Given, *, check: bool) -> None:
+        asked = {"request": {"networks": networks, "bondings": bonds, "options": options}}
+        asked = self.hook("before_network_setup", asked)
+        work = self._working()
+        running = self._state.running
+        request = asked["request"]
+        after, steps, demand = work.plan(
+            running, request["networks"], request["bondings"], request["options"], check=check
+        )
+        try:
+            work.carry_out(running, after, steps, demand)
+        except ChangeUnfinished:
+            self._host.in_loop(self._finish_later)
+            raise
+        except (DriverError, OSError) as error:
+            self._host.event("network.taken_back", reason=error)
+            raise
+        self._state.running, self._state.drift = after, []
+        self._host.event("network.changed", networks=", ".join(sorted(request["networks"])), steps=len(steps))
+        self.hook("after_network_setup", asked)
+
+    # Help
+
+    @contextmanager
+    def _alone(self, doing: str) -> Iterator[None]:
+        work = self._working()  # before the lock, which the first look has
+        if not self._changing.acquire(timeout=READY_WITHIN):
+            raise Busy(what="network configuration", reason=self._doing or "it is being changed")
+        try:
+            self._doing = doing
+            work.changer.take_back()
+            yield
+        finally:
+            self._doing = ""
+            self._changing.release()
+
+    def _working(self) -> Work:
+        if not self._ready.wait(READY_WITHIN) or self._work is None:
+            raise NotResponding(what="the network driver", reason="it has not looked at this host since the start")
+        return self._work
+
+    def _open(self) -> Work:
+        from drivers.network.work import Work  # imported by now (vdsmd.deferred); not for the first answer
+
+        return Work(
+            self._host.root,
+            StateDirectory(os.path.join(self._host.lib_dir, "network")),
+            self._host.checkpoints.below("network"),
+            sign_of_life=os.path.join(self._host.run_dir, "client.log"),
+        )
+
+    def _begin(self) -> None:
+        """In a worker: finish what a crash has interrupted, restore what a reboot has taken, and see whether all is there."""
+        with self._changing:
+            self._doing = "networks are being restored"
+            try:
+                work = self._work = self._work or self._open_work()
+                if self._cold and not self._ready.is_set():
+                    self._state = work.known()
+                self._ready.set()
+                work.changer.take_back()
+                if self._cold:
+                    self._state = work.known()  # anew: what was taken back may have been committed
+                    work.recover(self._state.running)
+                    self._cold = False
+                self._state.drift = work.drift(self._state.running)
+                self._settled = True
+            finally:
+                self._doing = ""
+
+    def _begun(self, _result: None, error: Exception | None) -> None:
+        if error is not None:
+            log.error("Networks could not be looked after, it is tried again seconds=%g error=%s", AGAIN, error)
+            self._host.later(AGAIN, self.start)
+            return
+        if self._state.drift:
+            self._host.event("network.drift", missing="; ".join(self._state.drift))
+
+    def _finish_later(self) -> None:
+        """In the loop: try again to take back a change."""
+        self._settled = False
+        self._host.later(AGAIN, self.start)

@@ -1,0 +1,104 @@
+"""Bonds and VLANs in a kernel that has them: the plans that are tested as data elsewhere, carried out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drivers.errors import DriverError
+from supervdsm.client import Failed
+from tests.drivers.network.namespace import different, ip, nics, state
+from tests.drivers.network.stand import Stand, Struck
+from tests.drivers.network.test_networks import addresses, link, reboot
+
+pytestmark = [pytest.mark.lab, pytest.mark.netns]
+
+BOND = {"nics": ["em1", "em2"], "options": "mode=1 miimon=100"}
+ADDRESS = {"ipaddr": "192.0.2.10", "netmask": "24", "gateway": "192.0.2.1"}
+FIRST = (
+    {
+        "net": {"bonding": "bond0", "vlan": 100, "mtu": 9000, **ADDRESS},
+        "plain": {"bonding": "bond0", "bridged": False, "mtu": 1400, "ipaddr": "198.51.100.2", "netmask": "24"},
+        "tagged": {"nic": "em3", "vlan": 7, "bridged": False},
+    },
+    {"bond0": BOND},
+)
+SECOND = (
+    {
+        "net": {"nic": "em1", "vlan": 101, **ADDRESS},
+        "plain": {"remove": True},
+        "tagged": {"bonding": "bond0", "vlan": 7},
+    },
+    {"bond0": {"nics": ["em2", "em4"], "options": "mode=4 miimon=200"}},
+)
+
+
+def test_a_bond_with_a_vlan_under_a_bridge(tmp_path: Path) -> None:
+    nics("em1", "em2", "em3")
+    before = state()
+    stand = Stand(tmp_path)
+    stand.setup(*FIRST)
+    bond = link("bond0")["linkinfo"]["info_data"]
+    assert (bond["mode"], bond["miimon"]) == ("active-backup", 100)
+    assert link("em1")["master"] == link("em2")["master"] == "bond0"
+    assert link("bond0.100")["linkinfo"]["info_data"]["id"] == 100
+    assert link("bond0.100")["master"] == "net"
+    assert [link(name)["mtu"] for name in ("em1", "em2", "bond0", "bond0.100", "net")] == [9000] * 5
+    assert addresses("net") == ["192.0.2.10/24"]
+    assert addresses("bond0") == ["198.51.100.2/24"]
+    stand.setup({name: {"remove": True} for name in FIRST[0]}, {"bond0": {"remove": True}})
+    assert different(before, state()) == []
+
+
+def test_options_of_a_bond_change_under_its_networks(tmp_path: Path) -> None:
+    nics("em1", "em2", "em3")
+    stand = Stand(tmp_path)
+    stand.setup(*FIRST)
+    index = link("bond0.100")["ifindex"]
+    stand.setup({}, {"bond0": {**BOND, "options": "mode=802.3ad miimon=50 lacp_rate=fast"}})
+    bond = link("bond0")["linkinfo"]["info_data"]
+    assert (bond["mode"], bond["miimon"], bond["ad_lacp_rate"]) == ("802.3ad", 50, "fast")
+    assert link("bond0.100")["ifindex"] == index
+    assert link("em1")["master"] == "bond0"
+    assert stand.driver.drift == []
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("way", ["up", "edit", "down"])
+def test_whatever_happens_at_any_step(tmp_path: Path, way: str, dies: bool) -> None:
+    nics("em1", "em2", "em3", "em4")
+    ip("addr add 203.0.113.1/24 dev em1")
+    gone: tuple[Any, Any] = ({name: {"remove": True} for name in FIRST[0]}, {"bond0": {"remove": True}})
+    start, change = {"up": (({}, {}), FIRST), "edit": (FIRST, SECOND), "down": (FIRST, gone)}[way]
+    Stand(tmp_path).setup(*start)
+    before = state()
+    for number in range(200):
+        stand = Stand(tmp_path)
+
+        def strike(at: int, number: int = number) -> None:
+            if at == number:
+                raise Struck if dies else Failed("struck")
+
+        stand.root.before = strike
+        try:
+            stand.setup(*change)
+        except (DriverError, Struck):
+            Stand(tmp_path)
+            assert different(before, state()) == [], f"at {number} {stand.root.calls[number]}"
+            continue
+        assert number > 5
+        return
+    pytest.fail("it never succeeded")
+
+
+def test_a_reboot_brings_a_bond_with_a_vlan_back(tmp_path: Path) -> None:
+    nics("em1", "em2", "em3")
+    stand = Stand(tmp_path)
+    stand.setup(*FIRST)
+    stand.driver.set_safe()
+    before = state()
+    reboot(tmp_path)
+    Stand(tmp_path)
+    assert different(before, state()) == []

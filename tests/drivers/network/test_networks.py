@@ -1,0 +1,344 @@
+"""Networks in a real kernel: what is asked for is there, what is not ours is untouched, and what fails leaves no trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drivers.errors import DriverError
+from drivers.network import errors
+from supervdsm.client import Failed, HelperGone
+from tests.drivers.network.namespace import different, ip, nics, state
+from tests.drivers.network.stand import Stand, Struck
+
+pytestmark = pytest.mark.netns
+
+MANAGEMENT = {
+    "nic": "em1",
+    "bridged": "true",
+    "STP": "no",
+    "mtu": "1400",
+    "bootproto": "none",
+    "ipaddr": "192.0.2.10",
+    "netmask": "255.255.255.0",
+    "gateway": "192.0.2.1",
+    "ipv6addr": "2001:db8:1::10/64",
+    "ipv6gateway": "2001:db8:1::1",
+    "defaultRoute": True,
+}
+
+
+def surroundings() -> None:
+    """Make two nics, one of which somebody has configured, and networks of other people's."""
+    nics("em1", "em2", "other")
+    ip("addr add 192.0.2.77/24 brd 192.0.2.255 dev em1")
+    ip("addr add 192.0.2.78/24 dev em1")
+    ip("link set em1 up")
+    ip("route add default via 192.0.2.1 dev em1")
+    ip("route add 203.0.113.0/24 via 192.0.2.2 dev em1 proto 77")
+    ip("link add name theirs type bridge stp_state 1")
+    ip("link set other master theirs")
+    ip("link set other up")
+    ip("addr add 10.99.0.1/24 dev theirs")
+    ip("link set theirs up")
+    ip("route add 10.98.0.0/16 via 10.99.0.2")
+
+
+def addresses(name: str) -> list[str]:
+    told = json.loads(ip(f"-j addr show dev {name}"))[0]["addr_info"]
+    return [f"{each['local']}/{each['prefixlen']}" for each in told if each["scope"] == "global"]
+
+
+def link(name: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(ip(f"-d -j link show dev {name}"))[0]
+    return told
+
+
+def test_a_bridged_network_takes_over_a_nic(tmp_path: Path) -> None:
+    surroundings()
+    stand = Stand(tmp_path)
+    stand.setup({"ovirtmgmt": MANAGEMENT})
+    assert link("em1")["master"] == "ovirtmgmt"
+    assert addresses("em1") == []
+    assert addresses("ovirtmgmt") == ["192.0.2.10/24", "2001:db8:1::10/64"]
+    assert link("ovirtmgmt")["mtu"] == link("em1")["mtu"] == 1400
+    assert link("ovirtmgmt")["linkinfo"]["info_data"]["stp_state"] == 0
+    assert "default via 192.0.2.1 dev ovirtmgmt" in ip("route")
+    assert "default via 2001:db8:1::1 dev ovirtmgmt" in ip("-6 route")
+
+
+def test_a_bridgeless_network_and_one_without_a_nic(tmp_path: Path) -> None:
+    nics("em1")
+    Stand(tmp_path).setup(
+        {
+            "plain": {"nic": ["em1"], "bridged": False, "ipaddr": "192.0.2.9", "netmask": "255.255.255.0", "mtu": 1300},
+            "alone": {"bridged": True, "stp": True, "mtu": 9000},
+        }
+    )
+    assert addresses("em1") == ["192.0.2.9/24"]
+    assert link("em1")["mtu"] == 1300
+    assert link("alone")["mtu"] == 9000
+    assert link("alone")["linkinfo"]["info_data"]["stp_state"] == 1
+    assert "UP" in link("alone")["flags"]
+
+
+def test_what_is_not_ours_is_untouched(tmp_path: Path) -> None:
+    surroundings()
+    theirs = ("em1", "em1x", "net", "n2", "em2", "em2x")
+    before = state(*theirs)
+    stand = Stand(tmp_path)
+    stand.setup({"net": MANAGEMENT})
+    stand.setup({"n2": {"nic": "em2"}, "net": {**MANAGEMENT, "bridged": False}})
+    assert different(before, state(*theirs)) == []
+    stand.setup({"net": {"remove": True}, "n2": {"remove": "true"}})
+    assert different(before, state(*theirs)) == []
+
+
+def test_a_removed_network_gives_its_nic_back(tmp_path: Path) -> None:
+    nics("em1")
+    before = state()
+    stand = Stand(tmp_path)
+    stand.setup({"net": MANAGEMENT})
+    stand.setup({"net": {"remove": True}})
+    assert different(before, state()) == []
+
+
+def test_the_same_again_changes_nothing(tmp_path: Path) -> None:
+    surroundings()
+    stand = Stand(tmp_path)
+    stand.setup({"net": MANAGEMENT})
+    before, calls = state(), len(stand.root.calls)
+    stand.setup({"net": MANAGEMENT})
+    assert different(before, state()) == []
+    assert len(stand.root.calls) == calls
+
+
+def test_guests_keep_their_bridge_over_an_edit(tmp_path: Path) -> None:
+    nics("em1", "em2")
+    stand = Stand(tmp_path)
+    stand.setup({"net": MANAGEMENT})
+    stand.root.call("tap.create", name="vdnet0", bridge="net", mtu=1400, mac="52:54:00:00:00:01")
+    index = link("net")["ifindex"]
+    stand.setup({"net": {"nic": "em2", "mtu": 1450, "stp": "on"}})
+    assert link("net")["ifindex"] == index
+    assert link("vdnet0")["master"] == link("em2")["master"] == "net"
+    assert "master" not in link("em1")
+    with pytest.raises(errors.UsedBridge):
+        stand.setup({"net": {"remove": True}})
+    with pytest.raises(errors.UsedBridge):
+        stand.setup({"net": {"nic": "em2", "bridged": False}})
+    stand.setup({"net": {"remove": True}}, force=True)
+    assert "master" not in link("vdnet0")
+
+
+def test_several_networks_in_one_change_swap_their_nics(tmp_path: Path) -> None:
+    nics("em1", "em2")
+    stand = Stand(tmp_path)
+    stand.setup({"a": {"nic": "em1"}, "b": {"nic": "em2"}})
+    stand.setup({"a": {"nic": "em2"}, "b": {"nic": "em1"}})
+    assert link("em1")["master"] == "b"
+    assert link("em2")["master"] == "a"
+
+
+def test_a_failure_at_any_step_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    surroundings()
+    before = state()
+    for number in range(200):
+        stand = Stand(tmp_path)
+
+        def fail(at: int, number: int = number) -> None:
+            if at == number:
+                raise Failed("struck")
+
+        stand.root.before = fail
+        try:
+            stand.setup(
+                {"net": MANAGEMENT, "n2": {"nic": "em2", "bridged": False, "ipaddr": "10.5.0.1", "netmask": "16"}}
+            )
+        except DriverError:
+            assert different(before, state()) == [], f"after failing at {stand.root.calls[number]}"
+            assert stand.events[-1][0] == "network.taken_back"
+            continue
+        assert number > 8
+        return
+    pytest.fail("it never succeeded")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("way", ["up", "edit", "down"])
+def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path: Path, moment: str, way: str) -> None:
+    """The fault matrix of a change: the daemon dies before or after each action of it, and the next one recovers."""
+    surroundings()
+    first = {"net": MANAGEMENT}
+    second = {
+        "net": {"nic": "em2", "ipaddr": "192.0.2.10", "netmask": "24", "mtu": 1500},
+        "n2": {"nic": "em1", "bridged": False},
+    }
+    start, change = {
+        "up": ({}, first),
+        "edit": (first, second),
+        "down": (first, {"net": {"remove": True}}),
+    }[way]
+    if start:
+        Stand(tmp_path).setup(start)
+    before = state()
+    for number in range(200):
+        stand = Stand(tmp_path)
+
+        def strike(at: int, number: int = number) -> None:
+            if at == number:
+                raise Struck
+
+        setattr(stand.root, moment, strike)
+        try:
+            stand.setup(change)
+        except Struck:
+            recovered = Stand(tmp_path)
+            assert different(before, state()) == [], f"killed {moment} {stand.root.calls[number]}"
+            assert recovered.driver.drift == []
+            continue
+        assert number > 3
+        assert state() != before
+        after = state()
+        assert Stand(tmp_path).root.calls == []
+        assert state() == after
+        return
+    pytest.fail("it never succeeded")
+
+
+def test_a_kill_while_it_is_taken_back_is_taken_back_too(tmp_path: Path) -> None:
+    surroundings()
+    before = state()
+    for number in range(8, 40):
+        stand = Stand(tmp_path)
+
+        def strike(at: int, number: int = number) -> None:
+            if at == 8:
+                raise Failed("struck")
+            if at == number and at > 8:
+                raise Struck
+
+        stand.root.before = strike
+        with pytest.raises((errors.BringUpFailed, Struck)) as raised:
+            stand.setup({"net": MANAGEMENT})
+        Stand(tmp_path)
+        assert different(before, state()) == []
+        if raised.type is not Struck and number > 8:
+            return
+    pytest.fail("it never came to its end")
+
+
+def test_a_helper_that_is_gone_is_waited_for(tmp_path: Path) -> None:
+    surroundings()
+    before = state()
+    stand = Stand(tmp_path)
+
+    def gone(at: int) -> None:
+        if at >= 7:
+            raise HelperGone("struck")
+
+    stand.root.before = gone
+    with pytest.raises(errors.ChangeUnfinished):
+        stand.setup({"net": MANAGEMENT})
+    with pytest.raises(errors.ChangeUnfinished):
+        stand.setup({})
+    assert state() != before
+    stand.root.before = lambda at: None
+    stand.run_later()
+    assert different(before, state()) == []
+    stand.setup({"net": MANAGEMENT})
+    assert link("em1")["master"] == "net"
+
+
+def test_a_nic_that_vanishes_in_the_middle(tmp_path: Path) -> None:
+    nics("em1", "em2")
+    ip("addr add 10.7.0.1/24 dev em2")
+    before = state("em1", "em1x")
+    stand = Stand(tmp_path)
+
+    def pull(at: int) -> None:
+        if stand.root.calls[at][0] == "link.attach" and stand.root.calls[at][1]["link"] == "em1":
+            ip("link del em1")
+
+    stand.root.before = pull
+    with pytest.raises(errors.BringUpFailed):
+        stand.setup({"a": {"nic": "em2"}, "b": {"nic": "em1"}})
+    assert different(before, state("em1", "em1x")) == []
+
+
+def test_the_engine_must_call_again(tmp_path: Path) -> None:
+    surroundings()
+    before = state()
+    stand = Stand(tmp_path)
+    stand.call_like_an_engine()
+    with pytest.raises(errors.ConnectionLost):
+        stand.driver.setup({"net": MANAGEMENT}, {}, {"connectivityTimeout": 1})
+    assert different(before, state()) == []
+    assert stand.events[-1][0] == "network.taken_back"
+
+
+def test_a_crash_repairs_what_is_ours(tmp_path: Path) -> None:
+    nics("em1", "em2")
+    stand = Stand(tmp_path)
+    stand.setup({"net": MANAGEMENT, "n2": {"nic": "em2"}})
+    before = state()
+    ip("link set em1 nomaster")
+    ip("link del n2")
+    Stand(tmp_path)
+    assert different(before, state()) == []
+
+
+def reboot(base: Path) -> None:
+    """Have the files say that they are of another boot, and the kernel know nothing of it."""
+    for path in [*base.rglob("*.json"), *base.rglob("journal")]:
+        path.write_text(path.read_text().replace('"boot": "', '"boot": "another '))
+    while made := [each["ifname"] for each in json.loads(ip("-j link show group 30308")) if each]:
+        ip(f"link del {made[-1]}")
+
+
+def test_a_reboot_brings_back_what_was_made_safe(tmp_path: Path) -> None:
+    nics("em1", "em2")
+    stand = Stand(tmp_path)
+    assert not stand.driver.dirty
+    stand.setup({"net": MANAGEMENT})
+    assert stand.driver.dirty
+    stand.driver.set_safe()
+    assert not stand.driver.dirty
+    kept = state("em2", "em2x")
+    stand.setup({"n2": {"nic": "em2"}})
+    assert stand.driver.dirty
+    reboot(tmp_path)
+    again = Stand(tmp_path)
+    assert state("em2", "em2x") == kept
+    assert not again.driver.dirty
+    assert "master" not in link("em2")
+
+
+def test_a_reboot_without_one_nic_brings_back_the_rest(tmp_path: Path) -> None:
+    nics("em1", "em2")
+    stand = Stand(tmp_path)
+    stand.setup({"net": MANAGEMENT, "n2": {"nic": "em2"}})
+    stand.driver.set_safe()
+    reboot(tmp_path)
+    ip("link del em2")
+    again = Stand(tmp_path)
+    assert addresses("net") == ["192.0.2.10/24", "2001:db8:1::10/64"]
+    assert not again.driver.dirty
+    nics("em2")
+    Stand(tmp_path)
+    assert link("em2")["master"] == "n2"
+
+
+def test_damaged_files_are_set_aside(tmp_path: Path) -> None:
+    nics("em1")
+    stand = Stand(tmp_path)
+    stand.setup({"net": {"nic": "em1"}})
+    before = state()
+    (tmp_path / "lib" / "network" / "running.json").write_text("{")
+    again = Stand(tmp_path)
+    assert different(before, state()) == []
+    assert again.driver.dirty is False
+    assert list((tmp_path / "lib" / "network").glob("running.json.*.set-aside"))
