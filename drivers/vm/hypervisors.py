@@ -6,13 +6,19 @@ What differs between them is data here; nobody else asks which one it is. Import
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
+import shutil
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from drivers.errors import Invalid
+from state.directory import StateDirectory
+from state.process import boot_id
+
+log = logging.getLogger("libvirt")
 
 PR_SET_CHILD_SUBREAPER = 36
 HARDWARE_MODULES = ("kvm_intel", "kvm_amd")
@@ -28,6 +34,7 @@ def _prepare_embedded(uri: str) -> None:
     QEMU runs as the user that we run as, reads what we can read, and its log is a file (there is no virtlogd)."""
     root = parse_qs(urlsplit(uri).query)["root"][0]
     os.makedirs(f"{root}/etc", mode=0o711, exist_ok=True)
+    _forget_other_boots(root)
     lines = [
         'stdio_handler = "file"',
         'security_driver = "none"',
@@ -44,6 +51,21 @@ def _prepare_embedded(uri: str) -> None:
         raise OSError(ctypes.get_errno(), "cannot become the parent of orphaned descendants")
 
 
+def _forget_other_boots(root: str) -> None:
+    """Remove what libvirt knows of running domains if that was in another boot: elsewhere a tmpfs takes care of it.
+
+    It would take the domains for running, and end the processes that have their pids by now: anybody's."""
+    directory, now = StateDirectory(root), boot_id().encode()
+    known = directory.read("boot")
+    if known == now:
+        return
+    # Where nothing is written yet, a release that did not may have left machines running.
+    if known and os.path.isdir(f"{root}/run"):
+        log.info("The host has been booted: running domains of before are forgotten root=%s", root)
+        shutil.rmtree(f"{root}/run")
+    directory.write("boot", now, sync=True)
+
+
 class Hypervisor(msgspec.Struct, frozen=True, kw_only=True):
     """What one can do. `prefix`: how its uris begin.
 
@@ -54,7 +76,9 @@ class Hypervisor(msgspec.Struct, frozen=True, kw_only=True):
     consoles: guests write to the consoles that we offer.
     channels: guests' channels are sockets in our folder.
     net_filters: libvirt has network filters for nics.
+    taps: nics are plugged into taps that root makes for us, because libvirt may not make any.
     starts_paused: a domain can be created paused.
+    migrates: domains can come from other hosts, and leave for them.
     patient_stats: the bulk call for statistics can be told not to wait for a busy domain.
     emulation, hardware: the domain types for software emulation and for hardware support.
     """
@@ -68,7 +92,9 @@ class Hypervisor(msgspec.Struct, frozen=True, kw_only=True):
     consoles: bool = True
     channels: bool = True
     net_filters: bool = True
+    taps: bool = False
     starts_paused: bool = True
+    migrates: bool = False
     patient_stats: bool = True
     emulation: str = "qemu"
     hardware: str = "kvm"
@@ -76,10 +102,12 @@ class Hypervisor(msgspec.Struct, frozen=True, kw_only=True):
 
 HYPERVISORS = (
     # Without a daemon there is no driver for network filters.
-    Hypervisor(prefix="qemu:///embed?root=", prepare=_prepare_embedded, children_are_ours=True, net_filters=False),
-    Hypervisor(prefix="qemu:///system", remote=True),
+    Hypervisor(
+        prefix="qemu:///embed?root=", prepare=_prepare_embedded, children_are_ours=True, net_filters=False, taps=True
+    ),
+    Hypervisor(prefix="qemu:///system", remote=True, migrates=True),
     # The same, on a socket of its own: `qemu+unix:///system?socket=PATH`.
-    Hypervisor(prefix="qemu+unix:///system", remote=True),
+    Hypervisor(prefix="qemu+unix:///system", remote=True, migrates=True),
     Hypervisor(
         prefix="test:///default",
         volatile=True,

@@ -26,21 +26,17 @@ def test_an_empty_reply_is_done(server: Server, run: Run) -> None:
 
 
 def test_structs_are_aligned_and_cannot_play_with_the_terminal(server: Server, run: Run) -> None:
-    assert run("host", "caps").out.splitlines() == [
-        "cpuModel  A \ufffd[31mModel",
-        "vlans",
-        "nics",
-        "             addr  speed",
-        "  ens1  192.0.2.5   1000",
-    ]
+    lines = run("host", "caps").out.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines if line.startswith("cpuModel")] == ["A \ufffd[31mModel"]
+    nics = lines.index("nics")
+    assert lines[nics + 1 : nics + 3] == ["             addr  speed", "  ens1  192.0.2.5   1000"]
 
 
 @pytest.mark.parametrize("words", [("--json", "host", "stats"), ("host", "stats", "--json")])
 def test_json_for_programs(words: tuple[str, ...], server: Server, run: Run) -> None:
     ran = run(*words)
-    assert json.loads(ran.out) == {
-        "info": {"cpuUser": "1.00", "ksmState": False, "diskStats": {"/tmp": {"free": "1024"}}}
-    }
+    told = json.loads(ran.out)["info"]
+    assert (told["cpuUser"], told["ksmState"], told["diskStats"]) == ("1.00", False, {"/tmp": {"free": "1024"}})
 
 
 def test_a_refusal_is_one_line_with_code_and_name(server: Server, run: Run) -> None:

@@ -12,17 +12,22 @@ import msgspec
 import pytest
 from hypothesis import given
 
+from drivers.network.model import Bond, Configuration, Found, Network, NetworkRecord
+from drivers.storage.tasks.contract import State
+from drivers.storage.tasks.record import Command, Lock, Task, TasksRecord
 from state import handoff
 from state.children import Child
 from state.directory import StateDirectory
 from state.fds import Held
 from state.handoff import Document, HandOff, Step
 from state.records import Entry, Record, RecordError, decode, encode, pack
+from tests.drivers.storage import samples as storage_samples
 from tests.drivers.vm import population
 from tests.state.mutations import broken_bytes, broken_files, broken_values, damages
 from vdsmd.daemon import record_kinds, records_of
 from vdsmd.host.facts import HostRecord, Link, Sample
 from vdsmd.journal import JournalRecord
+from vdsmd.policy.owner import PolicyRecord
 from vdsmd.reexec import ReexecRecord
 
 RECORDS: dict[str, Record] = {
@@ -33,6 +38,32 @@ RECORDS: dict[str, Record] = {
         sample=Sample(at=2000.5, cpus={"cpu": [1, 2, 3, 6]}, own=[4, 5], links={"eth0": Link(rx=1, tx=2, speed=1000)}),
         statistics={"cpuUser": "1.50", "memFree": 1024, "network": {"eth0": {"rxRate": "0.0"}}},
     ),
+    "storage": storage_samples.record(),
+    "tasks": TasksRecord(
+        tasks=[
+            Task(
+                task_id="0c0aa591-60f4-4e8e-9718-4018fddacd28",
+                verb="createVolume",
+                args={"size": "1048576"},
+                locks=[Lock(name="image/1"), Lock(name="image/2", shared=True)],
+                state=State.RUNNING,
+                command=Command(argv=["/usr/bin/qemu-img", "create"]),
+                progress=12.5,
+                created=1000.5,
+            )
+        ],
+        spm=["5849b030-626e-47cb-ad90-3ce782d831b3"],
+        boot="6f0b36a0-0000-4000-8000-000000000000",
+    ),
+    "network": NetworkRecord(
+        running=Configuration(
+            networks={"net": Network(bond="bond0", vlan=7, address="192.0.2.1/24", custom={"a": "b"})},
+            bonds={"bond0": Bond(nics=("ens1", "ens2"), options={"mode": "active-backup"})},
+            found={"ens1": Found(mtu=1500, up=True)},
+        ),
+        drift=["net: its bridge is gone"],
+    ),
+    "policy": PolicyRecord(release="0.1.0"),
     "journal": JournalRecord(journal="0123456789abcdef", next=42),
     "reexec": ReexecRecord(number=7),
 }

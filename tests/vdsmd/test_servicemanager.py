@@ -412,7 +412,8 @@ def test_what_a_guest_says_before_it_ends_is_logged_by_the_next_run(manager: Man
 def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "packaging" / "vdsmd.service").read_text()
     unit = tmp_path / "vdsmd.service"
-    unit.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", text, flags=re.MULTILINE))
+    # What is not installed here cannot be executed, which is not the unit's fault.
+    unit.write_text(re.sub(r"^(Exec\w+)=\S+", rf"\1={sys.executable}", text, flags=re.MULTILINE))
     command = ["systemd-analyze", "verify", "--man=no", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert "vdsmd.service" not in done.stderr, done.stderr

@@ -81,3 +81,16 @@ def test_capabilities_are_data() -> None:
     assert [row.remote for row in rows] == [False, True, False]
     assert [row.channels for row in rows] == [True, True, False]
     assert [row.net_filters for row in rows] == [False, True, True]
+
+
+def test_the_embedded_one_forgets_what_ran_in_another_boot(tmp_path: Path) -> None:
+    """libvirt would end the processes that have those pids by now."""
+    status, boot = tmp_path / "run/qemu/guest.xml", tmp_path / "boot"
+    for known, stays in ((None, True), ("", True), ("another", False)):
+        status.parent.mkdir(parents=True, exist_ok=True)
+        status.write_text("<domstatus pid='1'/>")
+        if known:
+            boot.write_text(known)
+        EMBEDDED.prepare(f"qemu:///embed?root={tmp_path}")
+        assert status.exists() is stays
+        assert boot.read_text() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
