@@ -46,6 +46,10 @@ def own_children() -> list[int]:
     return pids
 
 
+EMULATORS = ("qemu-system", "qemu-kvm")
+"""How the names of programs begin that run machines: there are others of QEMU's, which somebody waits for."""
+
+
 def reap_orphans(named: set[int], left: frozenset[int] = frozenset()) -> list[tuple[int, int]]:
     """Reap children that ended and that nobody else waits for; return (pid, exit code) of each.
 
@@ -73,7 +77,7 @@ def reap_orphans(named: set[int], left: frozenset[int] = frozenset()) -> list[tu
 
 
 def _is_orphan(pid: int, session: int, ours: int) -> bool:
-    return session != ours and (session != pid or _command(pid).startswith("qemu"))
+    return session != ours and (session != pid or _command(pid).startswith(EMULATORS))
 
 
 def _command(pid: int) -> str:

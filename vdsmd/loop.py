@@ -26,6 +26,10 @@ LONGEST_WAIT = 3600.0
 Ready = Callable[[int], None]
 
 
+def _nothing() -> None:
+    """Stands for what is not to be called any more."""
+
+
 class Timer:
     """A call that is due at a time of the monotonic clock, unless cancelled."""
 
@@ -38,6 +42,7 @@ class Timer:
 
     def cancel(self) -> None:
         self.cancelled = True
+        self.callback = _nothing  # it lies here until it would have been due: what it holds need not
 
     def __lt__(self, other: Timer) -> bool:
         return self.due < other.due

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from drivers.base import Host
 from drivers.errors import DriverError
+from drivers.vm.belongings import Belongings
 from drivers.vm.changes.bench import Bench
 from drivers.vm.changes.drives import Drives
 from drivers.vm.changes.images import Images
@@ -24,6 +25,7 @@ from drivers.vm.changes.snapshots import Snapshots
 from drivers.vm.changes.tuning import Tuning
 from drivers.vm.connection import Connection
 from drivers.vm.contract import Settings
+from drivers.vm.hooked import Hooked
 from drivers.vm.machine import Machine, Machines
 
 if TYPE_CHECKING:
@@ -44,10 +46,12 @@ class Changing:
         images: Callable[[], Images],
         settings: Callable[[], Settings],
         gone: Callable[[Machine], None],
+        belongings: Belongings,
+        hooked: Hooked,
     ) -> None:
         self._host = host
         self._machines = machines
-        self._bench = Bench(host, machines, connection, images, settings, gone)
+        self._bench = Bench(host, machines, connection, images, settings, gone, belongings, hooked)
         self.drives = Drives(self._bench)
         self.nics = Nics(self._bench)
         self.resources = Resources(self._bench)

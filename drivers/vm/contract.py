@@ -226,8 +226,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long the other side may take to get ready."""
     secure: bool = True
     """Whether daemons, and their libvirts, speak with one another under TLS."""
-    port: int = 54321
-    """Where other daemons listen when nobody says otherwise."""
     console_max_mb: float = 16
     console_keep: int = 5
     nic_model: str = "rtl8139,pv"

@@ -23,9 +23,11 @@ from drivers.errors import (
     TicketFailed,
 )
 from drivers.vm.agents.agents import OVIRT, Agents
+from drivers.vm.belongings import Belongings
 from drivers.vm.connection import Connection
 from drivers.vm.console import Consoles
 from drivers.vm.contract import NO_ERROR, UNBORN, Move, Settings, Status
+from drivers.vm.hooked import Hooked
 from drivers.vm.launcher import Launcher
 from drivers.vm.machine import Machine, Machines, Shutdown
 from drivers.vm.powerbutton import PowerButton
@@ -58,6 +60,8 @@ class Deeds:
         button: PowerButton,
         agents: Agents,
         settings: Callable[[], Settings],
+        belongings: Belongings,
+        hooked: Hooked,
     ) -> None:
         self._host = host
         self._machines = machines
@@ -68,6 +72,10 @@ class Deeds:
         self._button = button
         self._agents = agents
         self._settings = settings
+        self._belongings = belongings
+        self._hooked = hooked
+        self.remembered: Callable[[dict[str, Any]], dict[str, Any]] = lambda params: params
+        """Returns the parameters of a new machine, with what was kept of them in its saved memory."""
 
     def create(self, params: dict[str, Any]) -> Conf:
         """Take in a new machine; it is launched soon. Raises Invalid, MissingParameter, Unsupported, VmExists."""
@@ -75,7 +83,7 @@ class Deeds:
         from drivers.vm.params import Defaults, normalise
 
         settings = self._settings()
-        conf = normalise(params, Defaults(nic_model=settings.nic_model, bridge=settings.bridge))
+        conf = normalise(self.remembered(params), Defaults(nic_model=settings.nic_model, bridge=settings.bridge))
         now = time.time()
         machine = Machine(vm_id=conf["vmId"], conf=conf, created=now, status_since=now)
         reply = shown(machine)
@@ -84,14 +92,19 @@ class Deeds:
         return reply
 
     def destroy(self, vm_id: str) -> None:
-        """End the machine if it runs, and forget it. Raises NoSuchVm, HypervisorDown, DestroyFailed."""
+        """End the machine if it runs, and forget it. Raises NoSuchVm, HypervisorDown, DestroyFailed, HookFailed."""
         machine = self._machines.get(vm_id)
-        with self._machines.lock:
-            if machine.status is Status.WAIT_FOR_LAUNCH:
-                self._machines.remove(machine)  # nobody launches it any more
-        if self._machines.is_current(machine):
-            self._end(machine)
-        self._forget(machine)
+        with self._hooked.destroy(machine.conf, lambda: self._xml(machine)):
+            with self._machines.lock:
+                if machine.status is Status.WAIT_FOR_LAUNCH:
+                    self._machines.remove(machine)  # nobody launches it any more
+            if self._machines.is_current(machine):
+                self._end(machine)
+            self._forget(machine)
+
+    def _xml(self, machine: Machine) -> str:
+        """What hooks see of a machine: its domain's XML, '' when it has none."""
+        return "" if machine.is_down or machine.status in UNBORN else self._connection.require().xml(machine.vm_id)
 
     def _end(self, machine: Machine) -> None:
         vm_id = machine.vm_id
@@ -106,19 +119,24 @@ class Deeds:
 
     def _forget(self, machine: Machine) -> None:
         # The id is free only when all that goes by it is gone.
+        self._belongings.leave(machine)
         self._consoles.remove(machine.vm_id)
         self._host.in_loop(lambda: self._watch.forget(machine))
         self._machines.remove(machine)
 
     def pause(self, vm_id: str) -> None:
         machine = self._running(vm_id)
-        self._ask(machine, lambda link: link.suspend(machine.vm_id), Move.PAUSE)
+        self._check_born(machine, Move.PAUSE)
+        with self._hooked.around("vm_pause", machine.conf, lambda: self._xml(machine)):
+            self._ask(machine, lambda link: link.suspend(machine.vm_id), Move.PAUSE)
 
     def cont(self, vm_id: str) -> None:
         machine = self._machines.get(vm_id)
         if machine.status in UNFIT_FOR_CONT:
             raise Failed(action="continuing", reason=f"the virtual machine is {machine.status}")
-        self._ask(machine, lambda link: link.resume(machine.vm_id), Move.RUN)
+        self._check_born(machine, Move.RUN)
+        with self._hooked.around("vm_cont", machine.conf, lambda: self._xml(machine)):
+            self._ask(machine, lambda link: link.resume(machine.vm_id), Move.RUN)
 
     def shutdown(
         self,
@@ -158,11 +176,15 @@ class Deeds:
         )
         self._button.ask(link, machine, plan)
 
-    def set_ticket(self, vm_id: str, password: str, ttl: int, on_conflict: str) -> None:
-        """Set the password of the first display. Raises NoSuchVm, Invalid, TicketFailed, HypervisorDown."""
+    def set_ticket(
+        self, vm_id: str, password: str, ttl: int, on_conflict: str, properties: dict[str, str] | None = None
+    ) -> None:
+        """Set the password of the first display; hooks get the `properties`. Raises NoSuchVm, Invalid, TicketFailed,
+        HypervisorDown."""
         machine = self._running(vm_id)
         try:
-            self._connection.require().set_ticket(machine.vm_id, password, ttl, on_conflict)
+            with self._hooked.around("vm_set_ticket", machine.conf, lambda: self._xml(machine), properties):
+                self._connection.require().set_ticket(machine.vm_id, password, ttl, on_conflict)
         except (HypervisorDown, Invalid):
             raise
         except NoSuchVm as error:
@@ -178,10 +200,12 @@ class Deeds:
             raise NoSuchVm(vm=vm_id)
         return machine
 
+    def _check_born(self, machine: Machine, move: Move) -> None:
+        if machine.status in UNBORN or machine.status is Status.MIGRATION_DESTINATION:
+            raise IllegalMove(vm=machine.vm_id, status=machine.status, move=move)
+
     def _ask(self, machine: Machine, deed: Callable[[Link], None], move: Move) -> None:
         """Do the deed, and show at once what it led to; libvirt's event about it comes later."""
-        if machine.status in UNBORN:
-            raise IllegalMove(vm=machine.vm_id, status=machine.status, move=move)
         try:
             deed(self._connection.require())
         except NoSuchVm:

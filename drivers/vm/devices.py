@@ -99,6 +99,10 @@ class Bandwidth(View, frozen=True, kw_only=True):
     burst: Natural = 0
 
 
+NO_SPOOFING = "vdsm-no-mac-spoofing"
+"""The one filter that engines ask for: a guest sends with its own address only."""
+
+
 class InterfaceSpec(View, frozen=True, kw_only=True):
     inbound: Bandwidth = Bandwidth()
     outbound: Bandwidth = Bandwidth()
@@ -110,7 +114,8 @@ class InterfaceCustom(View, frozen=True, kw_only=True):
 
 class Interface(Device, frozen=True, kw_only=True):
     """`device` says how it reaches the world: 'bridge' through the bridge `network` (not plugged in when that is empty),
-    'ethernet' through the existing tap device `tap`, 'user' through QEMU's own user-mode network."""
+    'ethernet' through the existing tap device `tap`, 'user' through QEMU's own user-mode network. `name`: what is its end on
+    the host called, which nobody but us says."""
 
     device: Literal["", "bridge", "ethernet", "user"] = "bridge"
     name: str = ""
@@ -119,6 +124,7 @@ class Interface(Device, frozen=True, kw_only=True):
     network: str = ""
     tap: str = ""
     filter: str = ""
+    port_mirroring: list[str] = []
     link_active: bool = True
     boot_order: Positive | None = None
     spec_params: InterfaceSpec = InterfaceSpec()
@@ -229,6 +235,13 @@ class Memory(Device, frozen=True, kw_only=True):
     node: Natural = 0
 
 
+class HostDevice(Device, frozen=True, kw_only=True):
+    """A PCI device of the host, by libvirt's name for it: pci_0000_05_00_0."""
+
+    device: Annotated[str, msgspec.Meta(pattern=r"^pci(_[0-9a-f]{4})(_[0-9a-f]{2}){2}_[0-7]$")]
+    boot_order: Positive | None = None
+
+
 class Channel(Device, frozen=True, kw_only=True):
     """Listed for completeness: which channels a guest has is not the caller's to say."""
 
@@ -248,6 +261,7 @@ KINDS: dict[str, type[Device]] = {
     "console": Console,
     "redir": Redirection,
     "memory": Memory,
+    "hostdev": HostDevice,
     "channel": Channel,
 }
 
@@ -273,10 +287,9 @@ def convert(value: object, kind: type[T], where: str = "") -> T:
     try:
         return msgspec.convert(_read(value, kind), kind, strict=False)
     except msgspec.ValidationError as error:
-        reason, _, path = str(error).rpartition(" - at `$")
-        raise Invalid(
-            what=f"{where}{path.rstrip('`')}".lstrip(".") or "parameters", reason=reason or str(error)
-        ) from None
+        reason, at, path = str(error).rpartition(" - at `$")
+        reason, path = (reason, path.rstrip("`")) if at else (str(error), "")
+        raise Invalid(what=f"{where}{path}".lstrip(".") or "parameters", reason=reason) from None
 
 
 def _read(value: object, kind: Any) -> object:

@@ -54,6 +54,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     spice_tls: bool
     net_filters: bool
     console: str | None
+    taps: bool = False
+    net_limits: bool = True
 
 
 def add(parent: Element, tag: str, text: object = None, **attributes: object) -> Element:
@@ -145,31 +147,39 @@ def _io_tune(element: Element, limits: dict[str, int]) -> None:
 
 
 def _interface(parent: Element, nic: views.Interface, site: Site) -> Element:
-    element, plugged = _network_end(parent, nic)
+    element, plugged = _network_end(parent, nic, site)
     if nic.mac_addr:
         add(element, "mac", address=nic.mac_addr)
     add(element, "model", type="virtio" if nic.nic_model == "pv" else nic.nic_model)
-    if nic.custom.queues:
+    if nic.custom.queues and _can(not site.taps, "has queues for nics", nic, site):
         add(element, "driver", name="vhost", queues=nic.custom.queues)
-    if nic.filter and site.net_filters:
+    ours = site.taps and _bridged(nic)  # whoever made its tap has filtered and limited it
+    other_filter = nic.filter and not (ours and nic.filter == views.NO_SPOOFING)
+    if other_filter and _can(site.net_filters, "has network filters", nic, site):
         add(element, "filterref", filter=nic.filter)
-    elif nic.filter:
-        log.warning("This libvirt has no network filters vm=%s nic=%s filter=%s", site.vm_id, nic.mac_addr, nic.filter)
     add(element, "link", state="up" if plugged and nic.link_active else "down")
     if nic.boot_order is not None:
         add(element, "boot", order=nic.boot_order)
-    _bandwidth(element, nic.spec_params)
+    if _limits(nic.spec_params) and not ours and _can(site.net_limits, "limits the traffic of nics", nic, site):
+        _bandwidth(element, nic.spec_params)
     return element
 
 
-def _network_end(parent: Element, nic: views.Interface) -> tuple[Element, bool]:
+def _can(able: bool, what: str, nic: views.Interface, site: Site) -> bool:
+    if not able:
+        log.warning("No libvirt here %s vm=%s nic=%s", what, site.vm_id, nic.mac_addr)
+    return able
+
+
+def _network_end(parent: Element, nic: views.Interface, site: Site) -> tuple[Element, bool]:
     """The element with its end on the host's side, and whether it is plugged in. What is not plugged in gets QEMU's
     user-mode network with the link down: a domain has no interface without another end."""
-    if nic.device == "ethernet":
-        if not nic.tap:
+    if nic.device == "ethernet" or (site.taps and _bridged(nic)):
+        tap = nic.tap if nic.device == "ethernet" else nic.name
+        if not tap:
             raise MissingParameter(name="tap")
         element = add(parent, "interface", type="ethernet")
-        add(element, "target", dev=nic.tap, managed="no")
+        add(element, "target", dev=tap, managed="no")
     elif nic.device == "user" or not nic.network:
         element = add(parent, "interface", type="user")
     else:
@@ -178,13 +188,19 @@ def _network_end(parent: Element, nic: views.Interface) -> tuple[Element, bool]:
     return element, bool(nic.network) or nic.device in ("ethernet", "user")
 
 
-def _bandwidth(element: Element, said: views.InterfaceSpec) -> None:
+def _bridged(nic: views.Interface) -> bool:
+    return bool(nic.network) and nic.device in ("", "bridge")
+
+
+def _limits(said: views.InterfaceSpec) -> dict[str, views.Bandwidth]:
     ways = {"inbound": said.inbound, "outbound": said.outbound}
-    limited = {way: limit for way, limit in ways.items() if limit.average}
-    if limited:
-        bandwidth = add(element, "bandwidth")
-        for way, limit in limited.items():
-            add(bandwidth, way, average=limit.average, peak=limit.peak or None, burst=limit.burst or None)
+    return {way: limit for way, limit in ways.items() if limit.average}
+
+
+def _bandwidth(element: Element, said: views.InterfaceSpec) -> None:
+    bandwidth = add(element, "bandwidth")
+    for way, limit in _limits(said).items():
+        add(bandwidth, way, average=limit.average, peak=limit.peak or None, burst=limit.burst or None)
 
 
 def _graphics(parent: Element, graphics: views.Graphics, site: Site) -> None:
@@ -289,6 +305,16 @@ def _memory(parent: Element, memory: views.Memory, _site: Site) -> Element:
     return element
 
 
+def _host_device(parent: Element, device: views.HostDevice, _site: Site) -> Element:
+    element = add(parent, "hostdev", mode="subsystem", type="pci", managed="yes")
+    names = ("domain", "bus", "slot", "function")
+    numbers = dict(zip(names, device.device.split("_")[1:], strict=True))
+    add(add(element, "source"), "address", None, **{name: f"0x{number}" for name, number in numbers.items()})
+    if device.boot_order is not None:
+        add(element, "boot", order=device.boot_order)
+    return element
+
+
 _BUILDERS: dict[type[views.Device], Callable[[Element, Any, Site], Element | None]] = {
     views.Disk: _disk,
     views.Interface: _interface,
@@ -304,4 +330,5 @@ _BUILDERS: dict[type[views.Device], Callable[[Element, Any, Site], Element | Non
     views.Console: _console,
     views.Redirection: _redirection,
     views.Memory: _memory,
+    views.HostDevice: _host_device,
 }

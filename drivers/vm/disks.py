@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from drivers.errors import Invalid, MissingParameter, Unsupported
+from drivers.errors import Invalid, MissingParameter
+from drivers.vm import payload
 from drivers.vm.devices import Disk
 
 Struct = dict[str, Any]
@@ -27,11 +28,15 @@ _BUSES = {
 
 _CDROM_INDEX = 2
 """Where callers and guests expect the first CD-ROM drive: hdc."""
+_PAYLOAD_INDEX = 3
+"""Out of the way of that one."""
 
 
 def place(disks: list[tuple[str, Struct, Disk]], machine: str, names: Collection[str] = ()) -> None:
     """Write path, iface, index and name into the structs of all disks of a machine of type `machine`. The disks come
-    as (path of the struct, struct, view). Those that ask for an index choose first. `names`: taken by other disks."""
+    as (path of the struct, struct, view). Those that ask for an index choose first. `names`: taken by other disks.
+
+    The path of what is made or found when the machine is started is empty until then."""
     taken = set(names)
     for where, struct, disk in sorted(disks, key=lambda entry: entry[2].index is None):
         bus = _bus(disk, machine)
@@ -42,18 +47,15 @@ def place(disks: list[tuple[str, Struct, Disk]], machine: str, names: Collection
 
 def _path(disk: Disk, where: str) -> str:
     if disk.spec_params.vm_payload:
-        raise Unsupported(what=f"{where}.specParams.vmPayload", reason="making media from files is not built yet")
-    if disk.shared == "transient":
-        raise Unsupported(what=f"{where}.shared", reason="transient disks are not built yet")
+        payload.check(disk.device, disk.spec_params.vm_payload, f"{where}.specParams.vmPayload")
+        return ""
     if disk.path:
         return disk.path
     if disk.guid:
         return f"/dev/mapper/{disk.guid}"
     if disk.uuid:
         return f"/dev/disk/by-uuid/{disk.uuid}"
-    if disk.image_id or disk.volume_id:
-        raise Unsupported(what=where, reason="a disk named by its image needs a storage domain: give its path")
-    if disk.device in ("disk", "lun"):
+    if disk.device in ("disk", "lun") and not (disk.image_id or disk.volume_id):
         raise MissingParameter(name=f"{where}.path")
     return ""
 
@@ -70,12 +72,18 @@ def _bus(disk: Disk, machine: str) -> str:
 
 def _free_name(disk: Disk, bus: str, taken: set[str]) -> tuple[int, str]:
     prefix, room = _BUSES[bus]
-    wish = disk.index if disk.index is not None else _CDROM_INDEX if disk.device == "cdrom" else 0
+    wish = disk.index if disk.index is not None else _wish(disk)
     for index in (min(wish, room - 1), *range(room)):
         name = prefix + _letters(index)
         if name not in taken:
             return index, name
     raise Invalid(what="devices", reason=f"more than {room} disks on bus {bus}")
+
+
+def _wish(disk: Disk) -> int:
+    if disk.device != "cdrom":
+        return 0
+    return _PAYLOAD_INDEX if disk.spec_params.vm_payload else _CDROM_INDEX
 
 
 def _letters(index: int) -> str:

@@ -6,8 +6,12 @@ cannot be. Imported after the start: lxml is slow to load.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from lxml import etree
 
+from drivers.errors import Failed
 from drivers.vm import devices as views
 from drivers.vm.contract import AGENT_CHANNELS, channel
 from drivers.vm.devicexml import Element, Site, add, add_device
@@ -15,6 +19,8 @@ from drivers.vm.params import Conf, Machine, machine_of
 from drivers.vm.running import NAMESPACE
 
 TUNE_NAMESPACE = "http://ovirt.org/vm/tune/1.0"
+
+Amend = Callable[[dict[str, Any], str], str]
 
 _BOOT_DEVICES = {"a": "fd", "c": "hd", "d": "cdrom", "n": "network"}
 
@@ -34,6 +40,9 @@ def domain_xml(
     display_address: str = "0.0.0.0",
     spice_tls: bool = False,
     net_filters: bool = True,
+    net_limits: bool = True,
+    taps: bool = False,
+    amend: Amend | None = None,
 ) -> str:
     """Return the domain's XML. Raises DriverError when the configuration cannot be meant.
 
@@ -43,7 +52,10 @@ def domain_xml(
     console: the guest's first serial port goes to the two FIFOs <console>.in and <console>.out.
     host_uuid, os_name, os_version: told to the guest in its SMBIOS tables.
     spice_tls: libvirt has a certificate for SPICE; without one no channel can be asked to be secure.
-    net_filters: libvirt has the network filters that nics ask for; without, they are left out with a warning.
+    net_filters, net_limits: libvirt has the network filters, and may limit the traffic, that nics ask for; what it has
+    not is left out with a warning.
+    taps: nics are plugged into taps that are there already, each called as the `name` of its device says.
+    amend: is told of each device that a caller described, and of its element, and returns the element to have instead.
     """
     machine = machine_of(conf)
     devices = views.views(conf)
@@ -55,6 +67,8 @@ def domain_xml(
         display_address=display_address,
         spice_tls=spice_tls,
         net_filters=net_filters,
+        net_limits=net_limits,
+        taps=taps,
         console=console,
     )
     domain = etree.Element("domain", type=virt_type)
@@ -68,7 +82,7 @@ def domain_xml(
     _features(domain, machine, virt_type)
     _cpu(domain, machine, virt_type)
     _clock(domain, machine, virt_type)
-    _devices(domain, machine, devices, site)
+    _devices(domain, machine, devices, site, conf["devices"], amend)
     return etree.tostring(domain, encoding="unicode", pretty_print=True)
 
 
@@ -177,13 +191,25 @@ def _clock(domain: Element, machine: Machine, virt_type: str) -> None:
     add(clock, "timer", name="hpet", present="no")
 
 
-def _devices(domain: Element, machine: Machine, devices: list[views.Device], site: Site) -> None:
+def _devices(
+    domain: Element,
+    machine: Machine,
+    devices: list[views.Device],
+    site: Site,
+    structs: list[dict[str, Any]],
+    amend: Amend | None,
+) -> None:
     parent = add(domain, "devices")
     if site.console is not None:
         serial = add(parent, "serial", type="pipe")
         add(serial, "source", path=site.console)
         add(serial, "target", port=0)
-    for device in [*devices, *_implied(devices)]:
+    for device, struct in zip(devices, structs, strict=True):
+        before = len(parent)
+        add_device(parent, device, site)
+        if amend is not None and len(parent) > before:
+            _amended(parent, struct, amend)
+    for device in _implied(devices):
         add_device(parent, device, site)
     for name in AGENT_CHANNELS:
         element = add(parent, "channel", type="unix")
@@ -193,6 +219,17 @@ def _devices(domain: Element, machine: Machine, devices: list[views.Device], sit
         add(add(parent, "channel", type="spicevmc"), "target", type="virtio", name="com.redhat.spice.0")
     pointer = ("tablet", "usb") if machine.tablet_enable else ("mouse", "ps2")
     add(parent, "input", type=pointer[0], bus=pointer[1])
+
+
+def _amended(parent: Element, device: dict[str, Any], amend: Amend) -> None:
+    """Have the last element, which is that of the device, looked at and perhaps replaced."""
+    before = etree.tostring(parent[-1], encoding="unicode")
+    after = amend(device, before)
+    if after != before:
+        try:
+            parent[-1] = etree.fromstring(after, etree.XMLParser(resolve_entities=False, no_network=True))
+        except etree.XMLSyntaxError as error:
+            raise Failed(action="reading what a hook made of a device", reason=error) from error
 
 
 def _implied(devices: list[views.Device]) -> list[views.Device]:

@@ -9,20 +9,24 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from drivers.base import Host
-from drivers.errors import DriverError, NoSuchVm
+from drivers.errors import DriverError, Failed, NoSuchVm
+from drivers.hooks import Hooks
 from drivers.vm.agents.agents import Agents
+from drivers.vm.belongings import Belongings
 from drivers.vm.connection import Connection
 from drivers.vm.console import Consoles
 from drivers.vm.contract import UNBORN, Identity, Status, Virt, settings
 from drivers.vm.deeds import Deeds, shown
+from drivers.vm.hooked import Hooked
 from drivers.vm.launcher import Launcher
 from drivers.vm.machine import Machine, Machines, VmRecord
 from drivers.vm.monitors import Monitors
 from drivers.vm.powerbutton import PowerButton
+from drivers.vm.revival import Revival
 from drivers.vm.sampler import Sampler
 from drivers.vm.vmstats import down_stats, running_stats
 from drivers.vm.watch import Watch
@@ -31,13 +35,21 @@ from state.records import Record
 if TYPE_CHECKING:
     from drivers.vm.changes.images import Images
     from drivers.vm.changing import Changing
+    from drivers.vm.desk import Peer
     from drivers.vm.libvirt_events import Tell
     from drivers.vm.link import Link, Seen
+    from drivers.vm.linksecrets import LinkSecrets
+    from drivers.vm.moving import Moving
 
 log = logging.getLogger("vm")
 
 Stats = dict[str, Any]
 Conf = dict[str, Any]
+
+TELLS_OF_HIBERNATION = 3
+"""The version of the agent's protocol that knows of it."""
+GREETINGS, GREETING_PAUSE = 60, 2.0
+"""How often, and after how many seconds, it is tried to tell."""
 
 
 class Libvirt:
@@ -88,6 +100,9 @@ class VmDriver:
         self._sampler = Sampler(
             host, self._machines, self._connection, lambda: self._settings.sample_interval, self._sampled
         )
+        self._belongings = Belongings(host, self._machines, self._images)
+        self._machines.ended = self._belongings.ended
+        self._hooked = Hooked(lambda: self.hooks)
         self._launcher = Launcher(
             host,
             self._machines,
@@ -97,6 +112,8 @@ class VmDriver:
             lambda: self._settings,
             lambda: self.identify(),
             self._launched,
+            self._belongings,
+            self._hooked,
         )
         self.agents = Agents(host, self._machines, self._connection, lambda: self._settings)
         self._button = PowerButton(host, self._machines, self._connection, self._watch.look, self.agents)
@@ -110,23 +127,42 @@ class VmDriver:
             self._button,
             self.agents,
             lambda: self._settings,
+            self._belongings,
+            self._hooked,
         )
         self._monitors = Monitors(host, self._machines)
+        self._revival = Revival(host, self._machines, self._connection)
         self.images: Images | None = None
         """Finds data that is named by storage domains; without, only what is named by a path is found."""
+        self.hooks = Hooks(f"{host.run_dir}/no-hooks")
+        """The operator's scripts; here, none."""
+        self.peer: Callable[[str], Peer] = _no_peer
+        """Returns the daemon of another host, given as host or host:port."""
         self._changing: Changing | None = None
+        self._moving: Moving | None = None
         self._held = False
+        self._launcher.images = lambda: self.images
+        self._launcher.hooks = lambda: self.hooks
+        self._launcher.restored = self._greet
+        self.deeds.remembered = self._remembered
+        self._watch.departed = lambda machine: self._moving.departures.attend(machine) if self._moving else None
+        self._watch.came = lambda machine: self._moving.arrivals.came(machine) if self._moving else None
+        self._watch.arrived = lambda machine: self._moving.arrivals.arrived(machine) if self._moving else None
         self._restored = False
         self._uncertain = False
         self._live: dict[str, Seen] = {}
         self._strangers: list[str] = []
         self._given_back = False
 
+    def _images(self) -> Images:
+        from drivers.vm.changes.images import Paths  # deferred, like `changes`
+
+        return self.images or Paths()
+
     @property
     def changes(self) -> Changing:
         """All that changes running machines. For worker threads: deferred, as nobody needs it before the first answer;
         `vdsmd.deferred` has it imported."""
-        from drivers.vm.changes.images import Paths
         from drivers.vm.changing import Changing
 
         with self._machines.lock:
@@ -135,12 +171,63 @@ class VmDriver:
                     self._host,
                     self._machines,
                     self._connection,
-                    lambda: self.images or Paths(),
+                    self._images,
                     lambda: self._settings,
                     self._watch.look,
+                    self._belongings,
+                    self._hooked,
                 )
                 self._changing.jobs.hold(self._held)
             return self._changing
+
+    @property
+    def secrets(self) -> LinkSecrets:
+        """libvirt's secrets. For worker threads. Raises HypervisorDown."""
+        return self._connection.require().secrets
+
+    @property
+    def moving(self) -> Moving:
+        """All that has machines go to other hosts and to files, and come from there. Deferred, like `changes`."""
+        from drivers.vm.changes.images import Paths
+        from drivers.vm.desk import Desk
+        from drivers.vm.moving import Moving
+
+        with self._machines.lock:
+            if self._moving is None:
+                desk = Desk(
+                    host=self._host,
+                    machines=self._machines,
+                    connection=self._connection,
+                    watch=self._watch,
+                    consoles=self._consoles,
+                    settings=lambda: self._settings,
+                    images=lambda: self.images or Paths(),
+                    hooks=lambda: self.hooks,
+                    peer=lambda peer: self.peer(peer),
+                    room=self._launcher.room,
+                    belongings=self._belongings,
+                )
+                self._moving = Moving(desk)
+                self._moving.departures.held = self._held
+            return self._moving
+
+    def _remembered(self, params: dict[str, Any]) -> dict[str, Any]:
+        from drivers.vm.changes.images import Paths
+        from drivers.vm.restoring import remembered
+
+        return remembered(self.images or Paths(), params)
+
+    def _greet(self, machine: Machine, tries: int = GREETINGS) -> None:
+        """Tell the agent in a guest that time has passed: as soon as it is known that it understands that."""
+        if not self._machines.is_current(machine) or not tries:
+            return
+        if self.agents.api(machine) < TELLS_OF_HIBERNATION:
+            self._host.later(GREETING_PAUSE, lambda: self._greet(machine, tries - 1))
+            return
+        try:
+            self.agents.tell(machine.vm_id, "lifecycle-event", type="after_hibernation")
+        except DriverError as error:
+            log.warning("A guest could not be told that it was restored vm=%s error=%s", machine.vm_id, error)
 
     # The owner
 
@@ -177,12 +264,16 @@ class VmDriver:
             self._sampler.start()
             if self._changing is not None:
                 self._changing.jobs.start()
+            if self._moving is not None:
+                self._moving.start()
 
     def unsafe(self) -> str | None:
         if self._watch.starting:
             return f"virtual machines are being started: {', '.join(sorted(self._watch.starting))}"
         if self._changing is not None and (changed := self._changing.unsafe()):
             return changed
+        if self._moving is not None and (leaving := self._moving.unsafe()):
+            return leaving
         if self._connection.trying or not self._connection.tried:
             return "libvirt is being opened"
         if self._monitors.silent:
@@ -211,12 +302,16 @@ class VmDriver:
             self._held = held
             if self._changing is not None:
                 self._changing.jobs.hold(held)
+        if self._moving is not None:
+            self._moving.hold(held)
 
     def quiesce(self, deadline: float) -> None:
         self._connection.quiesce()
         self._sampler.stop()
         if self._changing is not None:
             self._changing.jobs.stop()
+        if self._moving is not None:
+            self._moving.stop()
         self.agents.quiesce()
         self._libvirt.stop_events(deadline)
         self._consoles.quiesce(deadline)
@@ -225,12 +320,20 @@ class VmDriver:
         """Take over a changed configuration. Another uri, or other limits of console logs, hold from the next exec on."""
         self._settings = settings(config)
 
+    def resume_paused(self, vm_ids: Collection[str] | None = None) -> None:
+        """Storage is back: have these machines go on, or all, that an I/O error has paused. Any thread."""
+        self._host.in_loop(lambda: self._revival.resume(vm_ids))
+
+    def using(self, domain: str) -> list[str]:
+        """Return the machines that have a disk on a storage domain."""
+        return [machine.vm_id for machine in self._machines.all() if _uses(machine.conf, domain)]
+
     # libvirt comes
 
     def _connect(self) -> Link:
         """In a worker: open libvirt, and list what is there."""
         settings = self._settings
-        _ = self.changes
+        _ = self.changes, self.moving
         link = self._libvirt.open(self._uri(), self._host.lib_dir, settings.virt_type, self._tell, self._broken)
         try:
             if link.row.volatile and self._restored and not self._given_back:
@@ -270,7 +373,9 @@ class VmDriver:
         self._watch.compare(link, self._live)
         if link.row.children_are_ours:
             self._monitors.ask(link, sorted(vm_id for vm_id in self._live if vm_id in self._machines))
+        self._belongings.sweep()
         self.changes.connected(link)
+        self.moving.connected(link)
         self._host.submit(link.virt, self._learnt_virt)
         self._sampler.start()
         self.agents.attend()
@@ -292,10 +397,13 @@ class VmDriver:
             self.agents.came(vm_id)
         else:
             self._watch.heard(vm_id, what, detail)
+            if what == "unplugged":
+                self._belongings.unplugged(vm_id)
 
     def _sampled(self, present: set[str]) -> None:
         self._watch.sampled(present)
         self.agents.attend()
+        self._revival.attend()
 
     def _launched(self) -> None:
         self._sampler.soon()
@@ -329,6 +437,19 @@ class VmDriver:
 
     def list_full(self, vm_ids: list[str]) -> list[Conf]:
         return [shown(machine) for machine in self._some(vm_ids)]
+
+    def expect(self, params: dict[str, Any]) -> tuple[Conf, str]:
+        """Take in a machine that comes from another host. Returns its full form, and its definition for this host. In a worker;
+        see `Arrivals.expect` for what it raises."""
+        machine, xml = self.moving.expect(params)
+        return shown(machine), xml
+
+    def migration(self, vm_id: str) -> dict[str, Any]:
+        """Return how the last way of the machine goes, or ended: code (the wire's name for why it failed, or ''), message and
+        progress. Raises NoSuchVm."""
+        from drivers.vm.progress import status_of  # deferred, as above
+
+        return status_of(self._machines.get(vm_id))
 
     def stats(self, vm_id: str) -> Stats:
         """Return the statistics of the machine, or how it ended. Raises NoSuchVm."""
@@ -369,6 +490,7 @@ class VmDriver:
             jobs=machine.jobs.values(),
             policy=machine.policy,
             guest=self.agents.statistics(machine),
+            migration_progress=_progress(machine),
         )
 
 
@@ -377,3 +499,17 @@ def _is_ours(link: Link, vm_id: str) -> bool:
         return link.is_ours(vm_id)
     except NoSuchVm:
         return False  # it has ended since it was listed
+
+
+def _progress(machine: Machine) -> int | None:
+    leaves = machine.journey is not None and machine.status is Status.MIGRATION_SOURCE
+    return machine.journey.progress if leaves and machine.journey else None
+
+
+def _no_peer(peer: str) -> Peer:
+    raise Failed(action=f"calling {peer}", reason="this daemon speaks with no others")
+
+
+def _uses(conf: Mapping[str, Any], domain: str) -> bool:
+    disks = (device for device in conf.get("devices", ()) if device.get("type") == "disk")
+    return any(disk.get("domainID") == domain or domain in str(disk.get("path") or "") for disk in disks)

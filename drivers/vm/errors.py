@@ -5,7 +5,7 @@ Imported with the changes themselves, after the first answer.
 
 from __future__ import annotations
 
-from drivers.errors import Busy, Failed, NotFound
+from drivers.errors import AlreadyExists, Busy, Failed, NotFound, NotResponding
 
 
 class ChangeFailed(Failed):
@@ -114,3 +114,36 @@ class ImageUnavailable(NotFound):
 
 class NoSuchDevice(NotFound):
     message = "The virtual machine has no such {kind}: {name}"
+
+
+class CreateFailed(Failed):
+    message = "Virtual machine {vm} cannot come here: {reason}"
+    wire = "createErr"
+
+
+class MigrationFailed(Failed):
+    message = "Virtual machine {vm} cannot be migrated: {reason}"
+    wire = "migrateErr"
+
+
+class NothingToCancel(Failed):
+    message = "Virtual machine {vm} is on no way that could be cancelled"
+    wire = "migCancelErr"
+
+
+class OnItsWay(AlreadyExists):
+    message = "Virtual machine {vm} is on its way already: {status}"
+
+
+class PeerRefused(Failed):
+    """The other daemon answered, and did not do it."""
+
+    message = "{peer} refused: {reason} (code {code})"
+
+
+class PeerUnreachable(Failed):
+    """Nothing was sent."""
+
+
+class PeerSilent(NotResponding):
+    """Nobody knows whether the other daemon did it."""

@@ -27,6 +27,8 @@ from drivers.vm.hypervisors import Hypervisor, candidates, domain_type, hypervis
 from drivers.vm.libvirt_events import EVENTS, Tell, register
 from drivers.vm.linkblocks import LinkBlocks
 from drivers.vm.linkdevices import LinkDevices
+from drivers.vm.linkjobs import LinkJobs
+from drivers.vm.linksecrets import LinkSecrets
 from drivers.vm.linktuning import LinkTuning
 from drivers.vm.params import Conf
 from state.process import own_children
@@ -49,10 +51,12 @@ COUNTERS = (
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A domain that exists, as it is now. `pause_code`: why it is paused, if for an error."""
+    """A domain that exists, as it is now. `pause_code`: why it is paused, if for an error. `coming`: it is paused because it is
+    between two hosts."""
 
     paused: bool
     pause_code: str = NO_ERROR
+    coming: bool = False
 
 
 def open_first(uri: str, lib_dir: str, virt_type: str, tell: Tell, broken: Callable[[str], None]) -> Link:
@@ -88,6 +92,8 @@ class Link:
         self.devices = LinkDevices(self._domains)
         self.blocks = LinkBlocks(self._domains)
         self.tuning = LinkTuning(self._domains)
+        self.secrets = LinkSecrets(self._connection)
+        self.jobs = LinkJobs(self._connection, self._domains)
         self.agent = LinkAgent(self._domains)
 
     def close(self) -> None:
@@ -143,6 +149,8 @@ class Link:
             virt_type=self.domain_type,
             drive_cache=drive_cache,
             net_filters=self.row.net_filters,
+            net_limits=self._net_limits,
+            taps=self.row.taps,
         )
 
     def statistics(self) -> dict[str, dict[str, Any]]:
@@ -172,8 +180,17 @@ class Link:
             versions={name: f"{n // 1000000}.{n // 1000 % 1000}.{n % 1000}" for name, n in versions.items()},
         )
 
-    def definition(self, conf: Conf, *, channels_dir: str, console: str, identity: Identity, drive_cache: str) -> str:
-        """Return the domain's XML. Raises Invalid or Unsupported."""
+    def definition(
+        self,
+        conf: Conf,
+        *,
+        channels_dir: str,
+        console: str,
+        identity: Identity,
+        drive_cache: str,
+        amend: domxml.Amend | None = None,
+    ) -> str:
+        """Return the domain's XML; for `amend` see `domxml`. Raises Invalid or Unsupported, and what `amend` raises."""
         return domxml.domain_xml(
             conf,
             virt_type=self.domain_type,
@@ -182,6 +199,9 @@ class Link:
             release=VERSION,
             drive_cache=drive_cache,
             net_filters=self.row.net_filters,
+            net_limits=self._net_limits,
+            taps=self.row.taps,
+            amend=amend,
             **msgspec.structs.asdict(identity),
         )
 
@@ -240,6 +260,11 @@ class Link:
 
     # Help
 
+    @property
+    def _net_limits(self) -> bool:
+        """Whether libvirt may limit the traffic of nics: where it works inside of us, it may do what we may."""
+        return not self.row.taps or os.geteuid() == 0
+
     def _qemu_pid(self, vm_id: str) -> int:
         """libvirt does not tell the pid, but QEMU's command line tells the machine."""
         mark = b"\0-uuid\0%s\0" % vm_id.encode()
@@ -247,7 +272,13 @@ class Link:
             return 0
         # Our children first: they are few. One that an earlier run started, which crashed, is not among them.
         others = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
-        return next((pid for pid in chain(own_children(), others) if mark in _command_line(pid)), 0)
+        far = 0
+        for pid in chain(own_children(), others):
+            if mark in _command_line(pid):
+                if _is_near(pid):
+                    return pid
+                far = far or pid  # another host's in a container beside ours, or ours in one
+        return far
 
     def _seen(self, domain: Any) -> Seen | None:
         state, reason = domain.state()
@@ -255,7 +286,8 @@ class Link:
             return None
         if state in PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
             return Seen(True, _disk_error(domain))
-        return Seen(state in PAUSED)
+        coming = state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_MIGRATION
+        return Seen(state in PAUSED, coming=coming)
 
 
 def _disk_error(domain: Any) -> str:
@@ -264,6 +296,14 @@ def _disk_error(domain: Any) -> str:
     except libvirt.libvirtError:
         return "EOTHER"
     return "ENOSPC" if libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE in errors else "EIO" if errors else "EOTHER"
+
+
+def _is_near(pid: int) -> bool:
+    """Say whether the process is in our network: between two hosts in containers, a machine has a QEMU in each."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")
+    except OSError:
+        return True  # another user's: it cannot be said
 
 
 def _command_line(pid: int) -> bytes:

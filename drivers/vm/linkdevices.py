@@ -5,6 +5,7 @@ Raises from all calls: HypervisorDown, NoSuchVm, NotResponding, Failed; where XM
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import libvirt
@@ -48,12 +49,20 @@ class LinkDevices:
             domain.updateDeviceFlags(element, LIVE | libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE)
 
     def update_nic(
-        self, vm_id: str, nic: Struct, *, active: bool | None, network: str | None, limits: InterfaceSpec | None
+        self,
+        vm_id: str,
+        nic: Struct,
+        *,
+        active: bool | None,
+        network: str | None,
+        limits: InterfaceSpec | None,
+        amend: Callable[[str], str] = str,
     ) -> None:
-        """Change a nic's link state, bridge, and limits; None leaves what is. Raises NotFound when it is gone."""
+        """Change a nic's link state, bridge, and limits; None leaves what is. `amend` has the last word on its element. Raises
+        NotFound when it is gone."""
         element = pieces.element_of(self._domains.xml(vm_id), nic)
         if element is None:
             raise NotFound(kind="nic", name=nic.get("alias", ""))
-        changed = pieces.with_link(element, active=active, network=network, limits=limits)
+        changed = amend(pieces.with_link(element, active=active, network=network, limits=limits))
         with self._domains.get(vm_id, "changing the nic") as domain:
             domain.updateDeviceFlags(changed, LIVE)

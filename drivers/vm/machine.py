@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -94,6 +95,15 @@ class Way(StrEnum):
     """Into a file."""
 
 
+class Contact(StrEnum):
+    """What is known of the other daemon's part in a migration."""
+
+    NONE = "none"
+    ASKED = "asked"
+    """Whether it expects the machine is not known."""
+    AGREED = "agreed"
+
+
 class Journey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The last way that a machine took. begun: seconds since the epoch. peer: the other daemon, as host or host:port.
     memory: the file, and params: that for the configuration. downtime in ms, bandwidth in MiB/s. options: what else a caller
@@ -111,6 +121,7 @@ class Journey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     progress: int = 0
     told: str = ""
     code: str = ""
+    contact: Contact = Contact.NONE
 
     @property
     def is_over(self) -> bool:
@@ -253,6 +264,8 @@ class Machines:
         self.lock = threading.RLock()
         self.uri = ""
         self.virt = Virt()
+        self.ended: Callable[[Machine], None] = lambda machine: None
+        """Told of each machine that has become Down. Any thread."""
         self._host = host
         self._machines: dict[str, Machine] = {}
         self._directory: StateDirectory | None = None
@@ -312,6 +325,7 @@ class Machines:
             machine, Move.END, ending=ending, shutdown=None, pid=0, pid_start=0, responds=True, xml="", **NOTHING_LEFT
         )
         self._host.event("vm.ended", vm=machine.vm_id, code=ending.code, reason=ending.reason, message=ending.message)
+        self.ended(machine)
 
     def update(self, machine: Machine, **fields: Any) -> None:
         """Set the fields, and write the machine down. A full disk is logged; it must not hurt a running machine."""

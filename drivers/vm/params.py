@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from drivers.errors import Invalid, MissingParameter, Unsupported
+from drivers.vm import payload
 from drivers.vm.devices import Disk, Interface, Natural, Positive, View, convert, view
 from drivers.vm.disks import place
 from drivers.vm.legacy import display_of, legacy_devices
@@ -25,12 +26,6 @@ DEEPEST = 20
 _UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _NOT_XML = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 # Compiled at first use (and kept by re): compiling takes longer than importing this module.
-
-_UNBUILT = {
-    "hiberVolHandle": "resuming from hibernation is not built yet",
-    "sysprepInf": "making a floppy from it is not built yet",
-}
-"""Parameters that must not be ignored: without them the guest would be another than was asked for."""
 
 _OURS = frozenset(
     (
@@ -125,14 +120,15 @@ class Machine(Handling, frozen=True, kw_only=True):
 def normalise(params: dict[str, Any], defaults: Defaults = Defaults()) -> Conf:  # noqa: B008 (it is frozen)
     """Return the configuration that `params` of the verb `create` stand for; `params` itself is left alone.
     Raises Invalid, MissingParameter or Unsupported, with the path of the parameter."""
-    given: Conf = _plain(params, "", DEEPEST)
+    answers = payload.sysprep(params.get("sysprepInf", ""))
+    given: Conf = _plain({key: value for key, value in params.items() if key != "sysprepInf"}, "", DEEPEST)
     _check_presence(given)
     machine = convert(given, Machine)
     _ = machine.sockets
     said = {key: value for key, value in given.items() if value != "" and key not in _OURS}
     conf = _defaults(machine, defaults) | said
     conf |= {"vmId": machine.vm_id.lower(), "memSize": machine.mem_size}
-    conf["devices"] = [*given.get("devices", []), *legacy_devices(conf, bridge=defaults.bridge)]
+    conf["devices"] = [*given.get("devices", []), *answers, *legacy_devices(conf, bridge=defaults.bridge)]
     _settle_devices(conf["devices"], machine, str(conf["nicModel"]).split(",")[0])
     conf.setdefault("display", display_of(conf["devices"]))
     return conf
@@ -149,12 +145,20 @@ def new_device(conf: Conf, said: dict[str, Any], kind: str, *, nic_model: str) -
     if isinstance(looked_at, Disk):
         taken = {str(other["name"]) for other in conf["devices"] if other.get("type") == "disk" and other.get("name")}
         place([(kind, device, looked_at)], str(conf.get("emulatedMachine", "")), taken)
+        if looked_at.spec_params.vm_payload or looked_at.shared == "transient":
+            raise Unsupported(what=kind, reason="what is made for a machine is made at its start")
     if isinstance(looked_at, Interface):
+        _check_nic(looked_at, kind)
         device.setdefault("nicModel", nic_model)
         mac = looked_at.mac_addr.lower()
         if mac and any(str(other.get("macAddr", "")).lower() == mac for other in conf["devices"]):
             raise Invalid(what=f"{kind}.macAddr", reason="the virtual machine has a nic with this address already")
     return device
+
+
+def _check_nic(nic: Interface, where: str) -> None:
+    if nic.port_mirroring and not (nic.network and nic.device in ("", "bridge")):
+        raise Unsupported(what=f"{where}.portMirroring", reason="a nic outside of all networks cannot watch any")
 
 
 def machine_of(conf: Conf) -> Machine:
@@ -177,6 +181,8 @@ def _plain(value: Any, where: str, depth: int) -> Any:
         raise Invalid(what=where, reason="structs and lists are nested too deeply")
     if isinstance(value, list):
         return [_plain(item, f"{where}[{number}]", depth - 1) for number, item in enumerate(value)]
+    if isinstance(value, bytes) and where.rpartition(".")[0].endswith("vmPayload.file"):
+        return payload.encoded(value)  # as its other callers have it
     if isinstance(value, dict):
         return {
             _key(key, where): _plain(item, f"{where}.{key!s:.40}".lstrip("."), depth - 1) for key, item in value.items()
@@ -204,9 +210,6 @@ def _check_presence(conf: Conf) -> None:
             raise MissingParameter(name=name)
     if not isinstance(conf["vmId"], str) or not re.fullmatch(_UUID, conf["vmId"]):
         raise Invalid(what="vmId", reason="not a UUID")
-    for name, reason in _UNBUILT.items():
-        if conf.get(name, "") != "":
-            raise Unsupported(what=name, reason=reason)
 
 
 def _defaults(machine: Machine, defaults: Defaults) -> Conf:
@@ -236,9 +239,10 @@ def _settle_devices(devices: list[dict[str, Any]], machine: Machine, nic_model: 
     looked_at = [(f"devices[{n}]", struct, view(struct, f"devices[{n}]")) for n, struct in enumerate(devices)]
     disks = [(where, struct, disk) for where, struct, disk in looked_at if isinstance(disk, Disk)]
     place(disks, machine.emulated_machine)
-    for _, struct, device in looked_at:
-        if isinstance(device, Interface) and not device.nic_model:
-            struct["nicModel"] = nic_model
+    for where, struct, device in looked_at:
+        if isinstance(device, Interface):
+            _check_nic(device, where)
+            struct["nicModel"] = device.nic_model or nic_model
     orders = [device.boot_order for _, _, device in looked_at if isinstance(device, (Disk, Interface))]
     if twice := [order for order in orders if order is not None and orders.count(order) > 1]:
         raise Invalid(what="devices", reason=f"bootOrder {twice[0]} is given twice")

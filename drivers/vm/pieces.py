@@ -28,7 +28,16 @@ def text(element: Element) -> str:
     return etree.tostring(element, encoding="unicode", with_tail=False)
 
 
-def device_xml(device: Struct, *, vm_id: str, virt_type: str, drive_cache: str, net_filters: bool) -> str:
+def device_xml(
+    device: Struct,
+    *,
+    vm_id: str,
+    virt_type: str,
+    drive_cache: str,
+    net_filters: bool,
+    net_limits: bool = True,
+    taps: bool = False,
+) -> str:
     """Return the element of a device struct. Raises Invalid, MissingParameter or Unsupported."""
     site = Site(
         vm_id=vm_id,
@@ -38,6 +47,8 @@ def device_xml(device: Struct, *, vm_id: str, virt_type: str, drive_cache: str, 
         display_address="",
         spice_tls=False,
         net_filters=net_filters,
+        net_limits=net_limits,
+        taps=taps,
         console=None,
     )
     parent = etree.Element("devices")

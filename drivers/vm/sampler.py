@@ -15,6 +15,7 @@ import msgspec
 
 from drivers.base import Host
 from drivers.vm.connection import Connection
+from drivers.vm.contract import Status
 from drivers.vm.machine import Machine, Machines
 from drivers.vm.vmstats import Sample, sample_of
 from state.records import UNREADABLE
@@ -116,9 +117,17 @@ class Sampler:
         self._waiting.append(began)
         # No time-out: a sample that waits for a stuck monitor holds its thread, and is counted until it returns.
         self._host.submit(link.statistics, lambda values, error: self._done(values, error, began), timeout=0)
+        self._host.later(STUCK, lambda: self._go_around(began))
+
+    def _go_around(self, began: float) -> None:
+        """A sample that is stuck must not take the period of the others, nor must it take several to find out on whom."""
+        if began in self._waiting and self._timer is not None:
+            self._next(min(self._interval(), SOON))
 
     def _done(self, values: dict[str, dict[str, Any]] | None, error: Exception | None, began: float) -> None:
         self._waiting.remove(began)
+        if time.monotonic() - began > STUCK and self._timer is not None:
+            self._next(min(self._interval(), SOON))  # what it waited for may be over, on whichever machine
         if values is None:
             log.warning("Statistics could not be sampled, the last ones stay error=%s", error)
             return
@@ -138,14 +147,16 @@ class Sampler:
 
     def _listen(self, machine: Machine, values: dict[str, Any]) -> None:
         link = self._connection.link
-        if link is None or not link.row.monitors:
-            return
+        if link is None or not link.row.monitors or machine.status is Status.MIGRATION_DESTINATION:
+            return  # there is nobody to ask, or it cannot answer before it has arrived
         if ONLY_A_MONITOR_KNOWS in values:
             self._silent_since.pop(machine.vm_id, None)
             responds = True
         else:
             since = self._silent_since.setdefault(machine.vm_id, time.monotonic())
             responds = time.monotonic() - since < PATIENCE and machine.responds
+            if responds and self._timer is not None:
+                self._next(min(self._interval(), PATIENCE))
         if responds is not machine.responds:
             log.warning("The monitor %s vm=%s", "responds again" if responds else "does not respond", machine.vm_id)
             self._machines.update(machine, responds=responds)

@@ -23,8 +23,11 @@ from drivers.vm.contract import (
     HOST_SHUTDOWN,
     INTERRUPTED,
     LOST_QEMU,
+    MIGRATED,
     MISSING,
+    NEVER_CAME,
     NO_ERROR,
+    SAVED,
     TABLE,
     UNBORN,
     USER_SHUTDOWN,
@@ -33,7 +36,7 @@ from drivers.vm.contract import (
     Settings,
     Status,
 )
-from drivers.vm.machine import Machine, Machines
+from drivers.vm.machine import Journey, Machine, Machines, Stage, Way
 from state.children import Exit
 from state.process import start_time
 
@@ -64,6 +67,11 @@ class Watch:
         self, host: Host, machines: Machines, connection: Connection, settings: Callable[[], Settings]
     ) -> None:
         self.starting: dict[str, Machine] = {}
+        self.departed: Callable[[Machine], None] = lambda machine: None
+        """Told of a machine on its way whose domain is gone, or whose carrier has ended: finds out what that means."""
+        self.came: Callable[[Machine], None] = lambda machine: None
+        """Told of a machine that is on its way here when its domain is seen, and `arrived`, when it runs."""
+        self.arrived: Callable[[Machine], None] = lambda machine: None
         self._host = host
         self._machines = machines
         self._connection = connection
@@ -85,7 +93,7 @@ class Watch:
                 self.alive(machine, seen)
                 if not machine.pid:
                     self._learn(link, machine)
-            elif machine.status is Status.POWERING_UP:
+            elif machine.status in (Status.POWERING_UP, Status.RESTORING):
                 self._machines.end(machine, INTERRUPTED)
             elif machine.status is not Status.WAIT_FOR_LAUNCH:
                 self._gone(machine, LISTING_GRACE)
@@ -96,7 +104,10 @@ class Watch:
     def take_in(self, link: Link, vm_id: str, seen: Seen) -> None:
         """A domain is ours, but we have no record of it: show it, and never touch it unasked."""
         log.warning("A domain is ours but not on record, taking it in vm=%s", vm_id)
-        machine = Machine(vm_id=vm_id, conf={"vmId": vm_id, "vmName": vm_id, "devices": []}, created=time.time())
+        now = time.time()
+        machine = Machine(vm_id=vm_id, conf={"vmId": vm_id, "vmName": vm_id, "devices": []}, created=now)
+        if seen.coming:
+            machine.status, machine.journey = Status.MIGRATION_DESTINATION, Journey(way=Way.IN, begun=now)
         try:
             self._machines.add(machine)
         except DriverError as error:
@@ -195,13 +206,23 @@ class Watch:
 
     def alive(self, machine: Machine, seen: Seen) -> None:
         """libvirt has the machine's domain, like this."""
+        if machine.status is Status.MIGRATION_DESTINATION and seen.coming:
+            self.came(machine)
+            if not machine.pid and self._connection.link is not None:
+                self._learn(self._connection.link, machine)
+            return
         code = NO_ERROR
         if seen.pause_code != NO_ERROR:
             # What an event said is more exact than what can be seen afterwards.
             code = machine.pause_code if machine.pause_code != NO_ERROR else seen.pause_code
         move = Move.PAUSE if seen.paused else Move.RUN
         with self._machines.lock:
+            awaited = machine.status is Status.MIGRATION_DESTINATION
             self._show(machine, move, code)
+        link = self._connection.link
+        if awaited and machine.status is not Status.MIGRATION_DESTINATION and not machine.is_down and link is not None:
+            self._learn(link, machine)
+            self.arrived(machine)
 
     def _show(self, machine: Machine, move: Move, code: str) -> None:
         if not self._machines.is_current(machine):
@@ -212,14 +233,27 @@ class Watch:
     # Ending
 
     def _gone(self, machine: Machine, grace: float) -> None:
+        journey = machine.journey
+        if machine.status is Status.MIGRATION_DESTINATION and (journey is None or journey.stage is not Stage.MOVING):
+            return  # it is still to come
         if self.notes(machine).ending is not None:
             self._end(machine)
         else:
             self._host.later(grace, lambda: self._end(machine))
 
     def _end(self, machine: Machine) -> None:
+        if not self._machines.is_current(machine):
+            return
+        heard, journey = self.notes(machine).ending, machine.journey
+        leaves = journey is not None and journey.way is not Way.IN and journey.stage is Stage.MOVING
+        if leaves and heard not in (MIGRATED, SAVED):
+            self.departed(machine)
+        else:
+            self.conclude(machine, ending_of(machine, self.notes(machine)))
+
+    def conclude(self, machine: Machine, ending: Ending) -> None:
+        """The machine has ended, for this reason."""
         if self._machines.is_current(machine):
-            ending = ending_of(machine, self.notes(machine))
             self.forget(machine)
             self._machines.end(machine, ending)
 
@@ -239,7 +273,8 @@ class Watch:
             self._machines.update(machine, pid=pid, pid_start=started)
 
     def take_child(self, machine: Machine) -> None:
-        """Go on watching the QEMU that the previous run watched."""
+        """Go on watching the QEMU that the previous run watched, and who carries the machine away."""
+        self._host.children.take(f"vm/{machine.vm_id}/carrier", on_exit=lambda _: self.departed(machine))
         self._host.children.take(_child(machine), on_exit=partial(self._exited, machine))
 
     def _exited(self, machine: Machine, ended: Exit) -> None:
@@ -256,6 +291,8 @@ def without(conf: dict[str, Any], alias: str) -> dict[str, Any]:
 def ending_of(machine: Machine, notes: Notes) -> Ending:
     """Return why a machine ended whose domain is gone, from what was asked of it and what was heard."""
     heard = notes.ending
+    if machine.status is Status.MIGRATION_DESTINATION:
+        return NEVER_CAME
     asked = machine.shutdown is not None and not machine.shutdown.reboot
     if heard in (USER_SHUTDOWN, HOST_SHUTDOWN, None) and asked:
         return ADMIN_SHUTDOWN

@@ -10,10 +10,19 @@ import subprocess
 import sys
 import time
 
-from scripts.benchmarks import api, fuzz, reexec, stats, supervdsm
+from scripts.benchmarks import api, fuzz, isolation, network, reexec, stats, storage, supervdsm
 from scripts.benchmarks.lab import ROOT
 
-BENCHMARKS = {"reexec": reexec, "api": api, "stats": stats, "fuzz": fuzz, "supervdsm": supervdsm}
+BENCHMARKS = {
+    "reexec": reexec,
+    "api": api,
+    "stats": stats,
+    "isolation": isolation,
+    "storage": storage,
+    "fuzz": fuzz,
+    "network": network,
+    "supervdsm": supervdsm,
+}
 
 
 def main() -> int:

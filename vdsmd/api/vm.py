@@ -114,6 +114,7 @@ def set_vm_ticket(
 ) -> Reply:
     """Set the password of the first display of a virtual machine. It is valid for `ttl` seconds; with 0 or less its end
     stays as it was. `existingConnAction` says what becomes of a SPICE client that is connected: disconnect, keep or fail.
+    `params` is for the hooks.
     """
-    daemon.vms.deeds.set_ticket(vmId, password, ttl, existingConnAction)
+    daemon.vms.deeds.set_ticket(vmId, password, ttl, existingConnAction, params)
     return {}

@@ -178,6 +178,11 @@ class Agents:
             raise NotResponding(what="the guest agent", reason="the virtual machine does not run")
         guest.tell(kind, **fields)
 
+    def api(self, machine: Machine) -> int:
+        """Return the version of the protocol that the oVirt agent in a guest speaks with us, 0 when that is not known."""
+        guest = self._guests.get(machine.vm_id)
+        return guest.kept.report.api if guest is not None and guest.machine is machine else 0
+
     def way(self, machine: Machine) -> str:
         """Return the kind of the agent that can shut the guest down, '' when there is none."""
         guest = self._guests.get(machine.vm_id)

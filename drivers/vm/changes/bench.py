@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from drivers.base import Host
 from drivers.errors import DriverError, MissingParameter, NoSuchVm, NotBuilt, NotResponding
+from drivers.hooks import HookFailed
+from drivers.vm.belongings import Belongings
 from drivers.vm.changes.images import Images
 from drivers.vm.connection import Connection
 from drivers.vm.contract import UNBORN, Settings, Status
 from drivers.vm.errors import ChangeFailed, ImageUnavailable, MigrationInProgress, NotReady
+from drivers.vm.hooked import Hooked
 from drivers.vm.machine import Machine, Machines
 from drivers.vm.settled import settled
 
@@ -35,6 +38,7 @@ TOLD_AS_THEY_ARE = (
     NotResponding,
     MissingParameter,
     NotBuilt,
+    HookFailed,
     ChangeFailed,
     MigrationInProgress,
     NotReady,
@@ -54,9 +58,13 @@ class Bench:
         images: Callable[[], Images],
         settings: Callable[[], Settings],
         gone: Callable[[Machine], None],
+        belongings: Belongings,
+        hooked: Hooked,
     ) -> None:
         self.machines = machines
         self.host = host
+        self.belongings = belongings
+        self.hooked = hooked
         self._connection = connection
         self._images = images
         self._settings = settings

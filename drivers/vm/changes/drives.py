@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from drivers.errors import Failed
@@ -17,6 +18,7 @@ from drivers.vm.errors import (
     ImageUnavailable,
     ResizeFailed,
 )
+from drivers.vm.hooked import element_text
 from drivers.vm.link import Link
 from drivers.vm.machine import Machine
 from drivers.vm.params import new_device
@@ -68,8 +70,10 @@ class Drives:
 
     def _plug(self, machine: Machine, link: Link, device: Struct) -> None:
         element = link.device_xml(machine.vm_id, device, drive_cache=self._bench.settings.drive_cache)
-        with self._bench.change(machine, link, lambda conf: {**conf, "devices": [*conf["devices"], device]}):
-            link.devices.attach(machine.vm_id, element)
+        script = self._bench.hooked.around_piece("disk_hotplug", machine.conf, device.get("custom"))
+        change = self._bench.change(machine, link, lambda conf: {**conf, "devices": [*conf["devices"], device]})
+        with script as amend, change:
+            link.devices.attach(machine.vm_id, amend(element))
 
     def hotunplug(self, params: Struct) -> Conf:
         """Plug out the disk `drive`. Returns the machine. Raises MissingParameter, HotunplugDiskFailed, also when the guest
@@ -98,10 +102,17 @@ _PLACES = ("path", "GUID", "UUID", "imageID", "volumeID")
 
 def unplug(bench: Bench, machine: Machine, link: Link, device: Struct, error: type[ChangeFailed]) -> None:
     """Have the guest let go of a device, and wait until it has."""
-    with bench.change(machine, link, lambda conf: lookup.without(conf, device)):
+    name = "nic_hotunplug" if device["type"] == "interface" else "disk_hotunplug"
+    seen = partial(_element, link, machine, device)
+    script = bench.hooked.around(name, machine.conf, seen, device.get("custom"), keep=True)
+    with script, bench.change(machine, link, lambda conf: lookup.without(conf, device)):
         link.devices.detach(machine.vm_id, device)
         deadline = time.monotonic() + bench.settings.hotunplug_timeout
         while link.devices.has(machine.vm_id, device):
             if time.monotonic() > deadline:
                 raise error(vm=machine.vm_id, reason="the guest does not let go of the device")
             time.sleep(GONE_CHECK)
+
+
+def _element(link: Link, machine: Machine, device: Struct) -> str:
+    return element_text(link.xml(machine.vm_id), device)

@@ -21,6 +21,9 @@ class Images(Protocol):
     def mark(self, drive: Struct, volume: str, *, legal: bool) -> None:
         """Say for everyone, in the volume's own metadata, whether a machine may be started from it."""
 
+    def release(self, drive: Struct) -> None:
+        """No machine on this host uses the data any more."""
+
 
 class Paths:
     """Data that is where it is: there is no storage domain to ask, and nowhere to write down what is legal."""
@@ -33,6 +36,9 @@ class Paths:
 
     def mark(self, drive: Struct, volume: str, *, legal: bool) -> None:
         """The file is all there is."""
+
+    def release(self, drive: Struct) -> None:
+        """Nothing was made for it."""
 
 
 def _named(drive: Struct) -> str:

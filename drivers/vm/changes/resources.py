@@ -32,8 +32,11 @@ class Resources:
                 size = machine_of(conf).mem_size + int(module["size"])
                 return {**conf, "devices": [*conf["devices"], module], "memSize": size}
 
-            with self._bench.change(machine, link, edit):
-                link.devices.attach(machine.vm_id, element)
+            with (
+                self._bench.hooked.around_piece("memory_hotplug", machine.conf, module.get("custom")) as amend,
+                self._bench.change(machine, link, edit),
+            ):
+                link.devices.attach(machine.vm_id, amend(element))
             return shown(machine)
 
     def set_cpus(self, vm_id: str, count: int) -> Conf:
@@ -41,7 +44,10 @@ class Resources:
         with self._bench.work(vm_id, CpusFailed, "changing the number of processors") as (machine, link):
             if count < 1:
                 raise CpusFailed(vm=vm_id, reason="a machine has at least one processor")
-            with self._bench.change(machine, link, lambda conf: {**conf, "smp": str(count)}):
+            with (
+                self._bench.hooked.around("set_num_of_cpus", machine.conf, lambda: link.xml(machine.vm_id)),
+                self._bench.change(machine, link, lambda conf: {**conf, "smp": str(count)}),
+            ):
                 link.tuning.set_cpus(machine.vm_id, count)
             return shown(machine)
 

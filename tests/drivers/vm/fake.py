@@ -43,6 +43,8 @@ class FakeLibvirt:
         self.domain_type = row.emulation
         self.domains: dict[str, Seen] = {}
         self.definitions: dict[str, dict[str, Any]] = {}
+        self.amended: dict[str, list[str]] = {}
+        """What became of the elements of devices, by machine."""
         self.ours: set[str] = set()
         self.down = ""
         """Why it cannot be opened."""
@@ -62,7 +64,7 @@ class FakeLibvirt:
         """What the domains of machines say of themselves."""
         self.answers: dict[str, Any] = {}
         """What calls of this name on devices, blocks and tuning return: a value, or a function of their arguments."""
-        self.devices = self.blocks = self.tuning = Part(self)
+        self.devices = self.blocks = self.tuning = self.jobs = Part(self)
         self._tell: Callable[[str, str, Any], None] = lambda *event: None
         self._lock = threading.Lock()
 
@@ -124,9 +126,18 @@ class FakeLibvirt:
         return Virt(machines=["pc"])
 
     def definition(
-        self, conf: dict[str, Any], *, channels_dir: str, console: str, identity: Identity, drive_cache: str
+        self,
+        conf: dict[str, Any],
+        *,
+        channels_dir: str,
+        console: str,
+        identity: Identity,
+        drive_cache: str,
+        amend: Callable[[dict[str, Any], str], str] | None = None,
     ) -> str:
         self.definitions[conf["vmId"]] = {**conf, "identity": identity, "drive_cache": drive_cache}
+        if amend is not None:
+            self.amended[conf["vmId"]] = [amend(device, str(device["type"])) for device in conf["devices"]]
         return str(conf["vmId"])
 
     def create(self, xml: str, *, paused: bool = False) -> Seen:

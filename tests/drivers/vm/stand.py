@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from drivers.base import Host
+from drivers.base import Host, Root
 from drivers.vm.driver import VmDriver
 from drivers.vm.machine import VmRecord
 from state.children import ChildTable
 from state.directory import StateDirectory
 from state.fds import FdTable
 from state.records import decode, encode
+from supervdsm.client import Without
 from tests.drivers.vm.fake import FakeLibvirt
 from tests.until import until
 from vdsmd.loop import READ, Loop
@@ -68,6 +69,7 @@ class Stand:
         settle: bool = False,
         begin: bool = True,
         uri: str = "auto",
+        root: Root | None = None,
         **settings: Any,
     ) -> None:
         self.loop = Loop()
@@ -75,6 +77,7 @@ class Stand:
         self.thread = threading.Thread(target=self.loop.run)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.libvirt = libvirt or FakeLibvirt()
+        self._root = root or Without()
         self.host = self._host(base)
         config = SimpleNamespace(
             vars=SimpleNamespace(**{**VARS, **settings}), libvirt=SimpleNamespace(uri=uri, virt_type="auto")
@@ -110,6 +113,7 @@ class Stand:
             in_loop=self.loop.call_threadsafe,
             event=lambda name, /, **fields: self.events.append((name, fields)),
             poller=self.loop,
+            root=self._root,
         )
 
     def inside(self, call: Callable[[], T]) -> T:

@@ -17,7 +17,7 @@ from drivers.vm.params import normalise
 from state.release import VERSION
 from tests.drivers.vm.conftest import VM
 
-FILTERED = {"type": "interface", "device": "bridge", "network": "br0", "filter": "no-mac-spoofing", "macAddr": ""}
+FILTERED = {"type": "interface", "device": "bridge", "network": "br0", "filter": "no-mac-spoofing", "name": "tap0"}
 DISK = {"type": "disk", "device": "disk", "iface": "virtio", "path": "/images/a"}
 
 
