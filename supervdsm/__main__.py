@@ -36,6 +36,8 @@ def main() -> int:
     try:
         document = receive()
         config = settings.load(options.config, own=options.fd is not None)
+        if options.once:
+            config = config._replace(restarts=0)
         if options.check:
             load_actions(strict=True)
             if options.spawn:
@@ -81,9 +83,17 @@ def _arguments() -> argparse.Namespace:
         "--fd", type=int, metavar="N", help="serve our parent, over the socket that it gave us as descriptor N"
     )
     parser.add_argument(
+        "--once",
+        action="store_true",
+        help="with --spawn: end when vdsmd dies, for a service manager that starts both again",
+    )
+    parser.add_argument(
         "--check", action="store_true", help="only see whether this code and the configuration can be used"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.once and not options.spawn:
+        parser.error("--once needs --spawn")
+    return options
 
 
 if __name__ == "__main__":

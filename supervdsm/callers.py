@@ -37,7 +37,8 @@ class Holders:
     def __init__(self, run_dir: str, uid: int) -> None:
         self._run_dir = run_dir
         self._users = (uid, 0)
-        self._known: dict[str, tuple[int, int | None]] = {}
+        self.known: dict[str, tuple[int, int | None]] = {}
+        """Who has been seen as which daemon: pid, and when it started."""
 
     def admits(self, uid: int) -> bool:
         """Say whether a process of this user can be a caller at all."""
@@ -52,10 +53,10 @@ class Holders:
         raise NotAllowed(f"process {pid} of user {uid} is not a daemon that we work for")
 
     def _take_place(self, name: str, pid: int) -> str:
-        before, started = self._known.get(name, (pid, None))
+        before, started = self.known.get(name, (pid, None))
         if before != pid and started is not None and start_time(before) == started:
             raise NotAllowed(f"process {pid} holds the lock of {name}, which still runs as process {before}")
-        self._known[name] = pid, start_time(pid)
+        self.known[name] = pid, start_time(pid)
         return name
 
     def _holders(self, lock: str) -> list[int]:
@@ -67,9 +68,7 @@ class Holders:
                 os.close(folder)
         except OSError:
             return []
-        if not stat.S_ISREG(told.st_mode):
-            return []
-        return flock_holders(told)
+        return flock_holders(told) if stat.S_ISREG(told.st_mode) else []
 
 
 def flock_holders(told: os.stat_result) -> list[int]:

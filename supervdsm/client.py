@@ -6,12 +6,12 @@ no answer. Each call waits on a channel of its own, so threads may call at once 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -92,10 +92,7 @@ class Client:
         """
         deadline = time.monotonic() + (PATIENCE if timeout is None else timeout)
         request = _encode(action, arguments)
-        ours, theirs = wire.pair()
-        with ours:
-            with theirs:
-                self._send(action, request, theirs.fileno(), deadline)
+        with self._ask(action, request, deadline) as ours:
             # Only the helper, or the packet on its way there, still has the other end: if that goes, we are told at once.
             ours.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
@@ -114,6 +111,18 @@ class Client:
             if self._socket is not None:
                 self._socket.close()
                 self._socket = None
+
+    def _ask(self, action: str, request: bytes, deadline: float) -> socket.socket:
+        """Send a request; return the channel on which the answer comes."""
+        try:
+            ours, theirs = wire.pair()
+            with theirs, contextlib.ExitStack() as undo:
+                undo.callback(ours.close)
+                self._send(action, request, theirs.fileno(), deadline)
+                undo.pop_all()
+        except OSError as error:
+            raise NoHelper(f"{action}: supervdsm cannot be called: {error}") from error
+        return ours
 
     def _send(self, action: str, request: bytes, channel: int, deadline: float) -> None:
         connection = self._connection(action, deadline)
@@ -183,7 +192,7 @@ def _connect(action: str, path: str, deadline: float) -> socket.socket:
             if time.monotonic() + LOOK_AGAIN > deadline or isinstance(error, PermissionError):
                 raise NoHelper(f"{action} needs root, and supervdsm does not answer at {path}: {error}") from error
             time.sleep(LOOK_AGAIN)
-    _pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    _pid, uid = wire.peer(connection)
     if uid != 0:
         connection.close()
         raise NoHelper(f"{action} needs root, and {path} is a socket of user {uid}")
@@ -208,8 +217,7 @@ def _wait_for_room(action: str, connection: socket.socket, deadline: float) -> N
 def _answer(action: str, packet: wire.Packet) -> Any:
     fds = packet.fds
     try:
-        data = wire.from_file(fds[0]) if packet.data == wire.IN_FILE and fds else packet.data
-        reply = msgspec.json.decode(data, type=dict[str, Any])
+        reply = msgspec.json.decode(packet.data, type=dict[str, Any])
         if "descriptor" in reply and fds:
             return fds.pop()
     except msgspec.DecodeError as error:

@@ -14,7 +14,7 @@ import socket
 import time
 from typing import Any, NoReturn
 
-from supervdsm import wire
+from supervdsm import orphans, wire
 from supervdsm.callers import Only, start_time
 from supervdsm.loop import HANDLED, Loop
 from supervdsm.privileges import drop
@@ -72,6 +72,7 @@ class Daemon:
             if self.pid == 0:
                 self._become(theirs)
         self._since = time.monotonic()
+        orphans.note(self._settings.context, self.pid)
         self._serve(ours)
         log.info("Started vdsmd pid=%d user=%s program=%s", self.pid, self._settings.context.user, self._program[0])
 
@@ -80,6 +81,7 @@ class Daemon:
         if pid != self.pid:
             return False
         self.pid = 0
+        orphans.forget(self._settings.context)
         if self._stopping or code in (0, 2):
             # 2: its command line or its configuration is wrong, and will be the next time.
             log.info("vdsmd ended code=%d", code)
@@ -156,6 +158,8 @@ class Daemon:
             for handled in (*HANDLED, signal.SIGPIPE):
                 signal.signal(handled, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            # Nothing else of root's, were it inherited from whoever started us.
+            os.closerange(number + 1, 1 << 20)
             drop(self._settings)
             os.execve(self._program[0], self._program, self._environment())
         except BaseException:

@@ -19,15 +19,14 @@ from supervdsm.programs import find, run
 from supervdsm.registry import Context
 
 SCRIPT = """\
-#!/bin/sh
-# What the DHCP client of a network does with its lease. Written by supervdsm; changes are lost.
+# What the DHCP client of a network does with its lease: $0 says what has come of it. Written by supervdsm; changes are lost.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 known=$(cat "$LEASE" 2>/dev/null)
-case "$1" in
+case "$0" in
 bound | renew)
     [ "$lease" -le 2147483647 ] || lease=2147483647
     [ -z "$known" ] || [ "$known" = "$ip/$mask" ] || ip -4 addr del "$known" dev "$interface"
-    ip -4 addr replace "$ip/$mask" dev "$interface" valid_lft "$lease" preferred_lft "$lease"
+    ip -4 addr replace "$ip/$mask" dev "$interface" valid_lft "$lease" preferred_lft "$lease" || exit 1
     echo "$ip/$mask" >"$LEASE"
     [ -n "$DEFAULT_ROUTE" ] || exit 0
     for gateway in $router; do
@@ -43,6 +42,9 @@ nak)
 esac
 # Nothing is done when a lease has merely not been renewed: the kernel counts its seconds.
 """
+EVENTS = ("deconfig", "bound", "renew", "nak", "leasefail")
+"""What a client tells a program that it starts, as its one argument. That program is the shell, which takes it for the name
+of the script to run: nothing below /run can be executed itself, where systemd mounts it."""
 ATTEMPTS, PAUSE = 6, 2
 """How often a server is asked, and the seconds between."""
 STARTS_WITHIN = 10.0
@@ -82,16 +84,21 @@ class Clients:
         known = self._read(link, "lease").partition("/")[0]
         options += ["-r", known] if known else []
         done = run(
+            find("env"),
+            f"--chdir={self._scripts()}",
             find("udhcpc"),
             *options,
             *("-i", link, "-t", str(ATTEMPTS), "-T", str(PAUSE), "-A", "1"),
-            *("-p", self._path(link, f"{kind}.pid"), "-s", self._script()),
+            *("-p", self._path(link, f"{kind}.pid"), "-s", find("sh")),
             environment=environment,
             timeout=ATTEMPTS * PAUSE * 3,
         )
         if done.code:
             raise Failed(f"no DHCP server answers on {link}: {done.last_line()}")
         self._await_pid(link, kind)
+        if wait and not self._read(link, "lease"):
+            self.stop(link)
+            raise Failed(f"a DHCP server has answered on {link}, but the address cannot be set")
 
     def stop(self, link: str) -> str:
         """End the client of a link, if there is one. Returns the address that it had given the link, '' for none."""
@@ -126,14 +133,16 @@ class Clients:
                 raise Failed(f"the DHCP client of {link} has ended right after its start")
             time.sleep(LOOK_EVERY)
 
-    def _script(self) -> str:
-        path = os.path.join(self.folder, "script")
-        fresh = f"{path}.{os.getpid()}"
-        with open(fresh, "w", encoding="ascii") as file:
-            file.write(SCRIPT)
-        os.chmod(fresh, 0o700)
-        os.rename(fresh, path)
-        return path
+    def _scripts(self) -> str:
+        """Return the directory in which the script is there for each event."""
+        folder = os.path.join(self.folder, "scripts")
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        for event in EVENTS:
+            fresh = os.path.join(folder, f"{event}.{os.getpid()}")
+            with open(fresh, "w", encoding="ascii") as file:
+                file.write(SCRIPT)
+            os.rename(fresh, os.path.join(folder, event))
+        return folder
 
     def _path(self, link: str, what: str) -> str:
         return os.path.join(self.folder, f"{checked(link)}.{what}")

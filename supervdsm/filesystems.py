@@ -1,7 +1,8 @@
 """The file systems that root mounts for storage, as data: what a source may look like, and which options may be given.
 
 It promises that nothing but what stands here reaches mount(8). Kinds whose mount helper runs a program that the source names
-(FUSE in general), and options that name files or programs, are left out on purpose.
+(FUSE in general), those of more than one device (btrfs: who gives one device gets the host's other ones as well), and options
+that name files or programs, are left out on purpose.
 """
 
 from __future__ import annotations
@@ -58,10 +59,6 @@ EXT = _words(
     "acl noacl barrier nobarrier data discard nodiscard errors commit user_xattr nouser_xattr noload norecovery"
 )
 XFS = _words("discard nodiscard nouuid inode64 norecovery logbufs logbsize noquota allocsize largeio swalloc noalign")
-BTRFS = _words(
-    "acl noacl autodefrag noautodefrag compress compress-force datacow nodatacow datasum nodatasum degraded discard "
-    "nodiscard ssd nossd subvol subvolid space_cache nospace_cache commit barrier nobarrier"
-)
 
 
 class FileSystem(NamedTuple):
@@ -90,7 +87,6 @@ KINDS = {
     "ext3": _kind(DEVICE_SOURCE, EXT, "ext3", "ext4"),
     "ext4": _kind(DEVICE_SOURCE, EXT, "ext4"),
     "xfs": _kind(DEVICE_SOURCE, XFS, "xfs"),
-    "btrfs": _kind(DEVICE_SOURCE, BTRFS, "btrfs"),
 }
 
 

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from supervdsm import log as logs
-from supervdsm import notify, paths, release
+from supervdsm import notify, orphans, paths, release, wire
 from supervdsm.callers import Holders, Only
 from supervdsm.daemon import Daemon, given
 from supervdsm.loop import Loop
@@ -42,7 +42,8 @@ class Helper:
         context = settings.context
         os.umask(0o022)
         if fd is None:
-            for place in (context.run_dir, context.lib_dir, context.log_dir, context.repository):
+            # One may lie in another, which must be the user's before.
+            for place in sorted((context.run_dir, context.lib_dir, context.log_dir, context.repository)):
                 paths.provide(place, context.uid, context.gid)
         self._log = logs.configure(context.log_dir)
         self._loop = Loop(settings.watchdog)
@@ -51,7 +52,7 @@ class Helper:
         self._replacement = Replacement(self._loop, self._slow, settings, self._collect, self._tell)
         self._daemon: Daemon | None = None
         self._listener: socket.socket | None = None
-        self._told_at = 0.0
+        self._callers: Holders | None = None
         if spawn:
             if context.uid == 0:
                 raise Trouble("[supervdsm] user is root: there is no point in --spawn then")
@@ -75,8 +76,7 @@ class Helper:
         log.info("Serving pid=%d user=%s", os.getpid(), self._settings.context.user)
         if self._daemon is None:
             notify.tell(*notify.ready("serving"))
-            self._loop.on_turn = self._beat
-            self._loop.beat = min(self._loop.beat, notify.watchdog() / 3 or self._loop.beat)
+            self._beat()
         return self._loop.run()
 
     # How it begins, and what it hands on
@@ -90,6 +90,7 @@ class Helper:
             self._daemon.resume(document["daemon"], connections)
         elif document["listener"] is not None:
             callers = self._listen(socket.socket(fileno=document["listener"]))
+            callers.known = {name: (pid, start) for name, (pid, start) in document["known"].items()}
             for connection in connections:
                 self._server.serve(connection, callers)
         else:
@@ -108,6 +109,7 @@ class Helper:
     def _begin_anew(self, fd: int | None) -> None:
         if self._daemon is not None:
             self._daemon.given = given()
+            orphans.end(self._settings.context)
             self._daemon.start()
         elif fd is not None:
             os.set_inheritable(fd, False)
@@ -119,7 +121,7 @@ class Helper:
         self._server.serve(connection, Only(os.getppid(), os.getuid()), self._stop)
 
     def _listen(self, sock: socket.socket) -> Holders:
-        callers = Holders(self._settings.context.run_dir, self._settings.context.uid)
+        self._callers = callers = Holders(self._settings.context.run_dir, self._settings.context.uid)
         sock.setblocking(False)
         self._listener = sock
         self._loop.watch(sock, lambda: self._server.accept(sock, callers))
@@ -134,6 +136,7 @@ class Helper:
         listener = self._listener.fileno() if self._listener else None
         document = {
             "connections": connections, "waiting": waiting, "listener": listener,
+            "known": self._callers.known if self._callers else {},
             "daemon": self._daemon.snapshot() if self._daemon else None,
         }  # fmt: skip
         fds = [*connections, *(told["channel"] for told in waiting), *([listener] if listener is not None else [])]
@@ -151,6 +154,7 @@ class Helper:
             if pid == 0:
                 return
             code = os.waitstatus_to_exitcode(status)
+            self._server.discarding.discard(pid)
             if self._slow.ended(pid, code) or self._replacement.ended(pid, code):
                 continue
             if self._daemon is not None:
@@ -171,6 +175,7 @@ class Helper:
             self._daemon.stop()  # it may need us for that
             return
         self._stopping = self._slow.held = True
+        self._replacement.stop()
         notify.tell("STOPPING=1")
         if self._listener is not None:
             self._withdraw(self._listener)
@@ -203,9 +208,9 @@ class Helper:
             notify.tell(*lines)
 
     def _beat(self) -> None:
-        if notify.watchdog() and time.monotonic() - self._told_at > notify.watchdog() / 4:
-            self._told_at = time.monotonic()
+        if limit := notify.watchdog():
             notify.tell("WATCHDOG=1")
+            self._loop.at(time.monotonic() + limit / 3, self._beat)
 
 
 def listener(settings: Settings) -> socket.socket:
@@ -237,8 +242,6 @@ def _answers(path: str) -> bool:
         sock.setblocking(False)
         try:
             sock.connect(path)
-        except BlockingIOError:
-            return True  # its backlog is full
-        except OSError:
+        except OSError:  # nobody's; or somebody's who takes no calls, and is no reason not to
             return False
-        return True
+        return wire.peer(sock)[1] == 0  # the directory is the user's: anybody could listen there

@@ -1,22 +1,22 @@
-"""The loop: one thread, descriptors, timers and signals, and its own watchdog.
+"""The loop: one thread, descriptors, timers and signals.
 
-It promises that a loop that is stuck, in Python or in the kernel, ends the process with a traceback, to be replaced by whoever
-keeps it: the kernel's timer, which only a loop that turns sets anew, ends in SIGALRM.
+It promises that one that does not turn any more, in Python or in the kernel, ends the process (`supervdsm.watchdog`), and that
+a signal that it has taken and not yet delivered is not lost to the next image.
 """
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
 import heapq
 import itertools
+import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from supervdsm.watchdog import Watchdog
 
 HANDLED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
@@ -25,20 +25,16 @@ class Loop:
     def __init__(self, watchdog: float) -> None:
         self.status: int | None = None
         """The exit status, once the loop is to end."""
-        self.on_turn: Callable[[], None] = lambda: None
-        self.beat = watchdog / 3
+        self._watchdog = Watchdog(watchdog)
+        self._longest = watchdog / 3
         """Seconds after which the loop turns even when nothing happens."""
-        self._watchdog = watchdog
         self._epoll = select.epoll()
         self._ready: dict[int, Callable[[], None]] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self._signals: dict[int, Callable[[], None]] = {}
-        self._signalled, self._signaller = socket.socketpair()
+        self._signalled, self._signaller = socket.socketpair(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.watch(self._signalled, self._deliver)
-        for end in (self._signalled, self._signaller):
-            end.setblocking(False)
-        faulthandler.register(signal.SIGALRM, file=sys.stderr, all_threads=True, chain=True)
 
     def watch(self, what: socket.socket, ready: Callable[[], None]) -> None:
         """Call `ready` when there is something to receive. It may be called once too often, and must not wait."""
@@ -63,8 +59,10 @@ class Loop:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
     def hold_back(self) -> None:
-        """Let signals wait, for the next image: all but the watchdog's."""
+        """Let signals wait, for the next image, which gets those as well that have come but have not been delivered."""
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        for number in self._come():
+            os.kill(os.getpid(), number)
 
     def let_through(self) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
@@ -72,24 +70,28 @@ class Loop:
     def run(self) -> int:
         """Turn until there is an exit status; return it."""
         while self.status is None:
-            signal.setitimer(signal.ITIMER_REAL, self._watchdog)
-            self.on_turn()
+            self._watchdog.feed()
             for fd, _ in self._epoll.poll(self._patience()):
                 if fd in self._ready:  # an earlier one of this turn may have closed it
                     self._ready[fd]()
             while self._timers and self._timers[0][0] <= time.monotonic():
                 heapq.heappop(self._timers)[2]()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._watchdog.rest()
         return self.status
 
     def _patience(self) -> float:
-        due = self._timers[0][0] - time.monotonic() if self._timers else self.beat
-        return max(0.0, min(due, self.beat))
+        due = self._timers[0][0] - time.monotonic() if self._timers else self._longest
+        return max(0.0, min(due, self._longest))
 
     def _deliver(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            for number in dict.fromkeys(self._signalled.recv(4096)):
-                self._signals.get(number, lambda: None)()
+        for number in self._come():
+            self._signals.get(number, lambda: None)()
+
+    def _come(self) -> list[int]:
+        try:
+            return list(dict.fromkeys(self._signalled.recv(4096)))
+        except BlockingIOError:
+            return []
 
 
 def _noted(number: int, frame: Any) -> None:

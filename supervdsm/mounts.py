@@ -5,9 +5,12 @@ It promises that a mount goes exactly where a descriptor is, and that an unmount
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
 import re
+import stat
 from typing import NamedTuple
 
 from supervdsm.places import magic
@@ -39,6 +42,25 @@ def mounts() -> list[Mount]:
 def at(target: str) -> Mount | None:
     """Return what is mounted exactly there."""
     return next((mount for mount in reversed(mounts()) if mount.target == target), None)
+
+
+def in_use() -> dict[str, str]:
+    """Return where block devices are mounted, by their numbers ("major:minor"): those of the file systems, and those that were
+    named when mounting, which differ where a file system has a number of its own (btrfs)."""
+    found = {}
+    for mount in mounts():
+        found[mount.device] = mount.target
+        if mount.source.startswith("/dev/"):  # anything else might hang
+            with contextlib.suppress(OSError):
+                found[number(os.stat(mount.source))] = mount.target
+    return found
+
+
+def number(status: os.stat_result) -> str:
+    """Return the number of a block device, in the kernel's writing."""
+    if not stat.S_ISBLK(status.st_mode):
+        raise OSError(errno.ENOTBLK, os.strerror(errno.ENOTBLK))
+    return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
 
 
 def bind(source: str, fd: int) -> None:

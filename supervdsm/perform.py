@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import select
 import socket
 import time
 import traceback
@@ -55,11 +56,18 @@ class Call:
             self.action = _shown(name)
             raise Invalid(f"there is no action {name[:LONGEST_SHOWN]!r}")
         self.action = name
-        self.arguments = " ".join(f"{_shown(key)[1:-1]}={_masked(action, key, given[key])}" for key in given)[
-            :LONGEST_LINE
-        ]
+        # One that the action does not know may be a secret with its name misspelt.
+        plain = action.arguments.keys() - action.secret
+        shown = (f"{_shown(key)[1:-1]}={_shown(given[key]) if key in plain else '***'}" for key in given)
+        self.arguments = " ".join(shown)[:LONGEST_LINE]
         action.check(self.caller, given)
         return action, given
+
+    def is_wanted(self) -> bool:
+        """Say whether somebody still waits for the answer."""
+        poll = select.poll()
+        poll.register(self.channel, 0)
+        return not poll.poll(0)
 
     def answer(self, reply: Reply) -> None:
         """Send the reply, close everything that belongs to the call, and log its end."""
@@ -83,7 +91,10 @@ def perform(action: Action, context: Context, arguments: dict[str, Any]) -> Repl
         value = action.function(context, **arguments)
         if isinstance(value, Descriptor):
             return Reply(b'{"descriptor": true}', [value.fd], "ok")
-        return _packed(json.dumps({"value": value}, allow_nan=False).encode())
+        data = json.dumps({"value": value}, allow_nan=False).encode()
+        if len(data) > wire.MOST:
+            raise Failed(f"the action was done, but its answer is too large: {len(data)} bytes")
+        return Reply(data, [], "ok")
     except ActionError as error:
         return refusal(error, traceback.format_exc())
     except Exception as error:
@@ -106,19 +117,6 @@ def received(packet: wire.Packet) -> Reply:
     """Return the reply that came from a process of ours."""
     error = json.loads(packet.data).get("error") if packet.data.startswith(b'{"error"') else None
     return Reply(packet.data, packet.fds, f"{error['type']}: {_shown(error['text'])}" if error else "ok")
-
-
-def _packed(data: bytes) -> Reply:
-    if len(data) <= wire.MOST:
-        return Reply(data, [], "ok")
-    try:
-        return Reply(wire.IN_FILE, [wire.to_file(data)], "ok")
-    except wire.TooLarge as error:
-        raise Failed(f"the action was done, but its answer is too large: {error}") from error
-
-
-def _masked(action: Action, name: str, value: Any) -> str:
-    return "***" if name in action.secret else _shown(value)
 
 
 def _shown(value: Any) -> str:

@@ -68,7 +68,7 @@ def run(
         try:
             _tell(process, told)
             output = _listen(process, time.monotonic() + timeout)
-        except TimedOut:
+        except TimedOut:  # our own, or the action's
             os.killpg(process.pid, signal.SIGKILL)
             raise
     return Ended(process.returncode, output.decode(errors="replace"))

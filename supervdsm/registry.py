@@ -5,6 +5,7 @@ It promises that an action's function is called only with arguments of the annot
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -61,12 +62,8 @@ class Action(NamedTuple):
         unknown = given.keys() - self.arguments.keys()
         missing = self.arguments.keys() - given.keys() - self.optional
         if unknown or missing:
-            told = [
-                f"{word} {', '.join(sorted(names))}"
-                for word, names in (("unknown", unknown), ("missing", missing))
-                if names
-            ]
-            raise Invalid(f"{self.name}: arguments: {'; '.join(told)}")
+            told = [*(f"unknown {name}" for name in sorted(unknown)), *(f"missing {name}" for name in sorted(missing))]
+            raise Invalid(f"{self.name}: arguments: {', '.join(told)}")
         for name, value in given.items():
             if not fits(value, self.arguments[name]):
                 raise Invalid(f"{self.name}: {name}: expected {typing.cast(Any, self.arguments[name])}")
@@ -88,19 +85,14 @@ def action(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         hints = typing.get_type_hints(function)
-        code = function.__code__
-        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-        defaults = function.__defaults__ or ()
-        positional = code.co_varnames[1 : code.co_argcount]
-        optional = set(positional[len(positional) - len(defaults) :]) if defaults else set()
-        optional |= set(function.__kwdefaults__ or ())
+        parameters = list(inspect.signature(function).parameters.values())[1:]
         assert name not in ACTIONS, f"two actions are named {name}"
         assert timeout <= LONGEST, f"{name} may take too long"
         ACTIONS[name] = Action(
             name=name,
             function=function,
-            arguments={argument: hints[argument] for argument in names},
-            optional=frozenset(optional),
+            arguments={each.name: hints[each.name] for each in parameters},
+            optional=frozenset(each.name for each in parameters if each.default is not each.empty),
             secret=frozenset(secret),
             callers=callers,
             slow=slow,

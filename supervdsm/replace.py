@@ -64,11 +64,16 @@ class Replacement:
         self._tell = tell
         self._rehearsal = 0
         self._waits = False
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Never do it again: the helper is to end."""
+        self._stopped, self._waits = True, False
 
     def ask(self) -> None:
         """Ask for it: rehearse first."""
-        if self._rehearsal or self._waits:
-            log.info("A replacement is under way already")
+        if self._rehearsal or self._waits or self._stopped:
+            log.info("A replacement is under way already, or the end is")
             return
         log.info("Replacement asked for")
         self._tell(*notify.reloading())
@@ -91,6 +96,8 @@ class Replacement:
         if pid != self._rehearsal:
             return False
         self._rehearsal = 0
+        if self._stopped:
+            return True
         if code != 0:
             self._refuse(f"the code on disk cannot take over: its rehearsal ended with code {code}, and said why above")
             return True
@@ -102,7 +109,10 @@ class Replacement:
         return True
 
     def go_if_quiet(self) -> None:
-        """Depart, if that is asked for and nothing is at work."""
+        """Depart, if that is asked for and nothing is at work: once the signals of this turn are delivered."""
+        self._loop.at(0, self._go)
+
+    def _go(self) -> None:
         if self._waits and not self._slow.at_work():
             self._depart()
 

@@ -6,16 +6,16 @@ costs nobody but its sender anything.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
 import socket
-import struct
 from collections.abc import Callable
-from typing import Protocol
 
 from supervdsm import wire
-from supervdsm.callers import Holders
+from supervdsm.callers import Holders, Only
+from supervdsm.discard import discard
 from supervdsm.errors import ActionError, NotAllowed
 from supervdsm.loop import Loop
 from supervdsm.perform import Call, perform, refusal
@@ -25,20 +25,19 @@ from supervdsm.slow import Slow
 log = logging.getLogger("supervdsm.server")
 
 MOST_CONNECTIONS = 64
-
-
-class Callers(Protocol):
-    def name(self, pid: int, uid: int) -> str:
-        """Return who the process is. Raises NotAllowed."""
+MOST_DISCARDED = 16
+"""Descriptors that do not close, before nobody is admitted any more."""
 
 
 class Connection:
     """One connection, and whom its last message came from: looked into once, and true as long as that process lives."""
 
-    def __init__(self, sock: socket.socket, callers: Callers, on_end: Callable[[], None]) -> None:
+    def __init__(self, sock: socket.socket, callers: Only | Holders, on_end: Callable[[], None]) -> None:
         self.socket, self.callers, self.on_end = wire.with_credentials(sock), callers, on_end
         self._sender = (0, -1)
         self._name = ""
+        self.proven = False
+        """Whether a daemon has sent something over it."""
         self._pidfd = -1
         self._alive = select.poll()
 
@@ -53,7 +52,7 @@ class Connection:
                 raise NotAllowed(f"process {pid} of user {uid} is not there") from None
             self._alive.register(self._pidfd, select.POLLIN)
             self._name = self.callers.name(pid, uid)
-            self._sender = (pid, uid)
+            self._sender, self.proven = (pid, uid), True
         return self._name
 
     def close(self) -> None:
@@ -73,6 +72,8 @@ class Server:
 
     def __init__(self, loop: Loop, context: Context, slow: Slow) -> None:
         self.connections: list[Connection] = []
+        self.discarding: set[int] = set()
+        """Processes that close for us."""
         self._loop = loop
         self._context = context
         self._slow = slow
@@ -83,14 +84,22 @@ class Server:
             sock, _ = listener.accept()
         except OSError:  # its maker has given up already
             return
-        pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if not callers.admits(uid) or len(self.connections) >= MOST_CONNECTIONS:
+        pid, uid = wire.peer(sock)
+        if not callers.admits(uid) or not self._has_room():
             log.warning("Refused a connection pid=%d uid=%d connections=%d", pid, uid, len(self.connections))
             sock.close()
             return
         self.serve(sock, callers)
 
-    def serve(self, sock: socket.socket, callers: Callers, on_end: Callable[[], None] = lambda: None) -> None:
+    def _has_room(self) -> bool:
+        """Say whether one more is admitted. One that no daemon has used makes room for it: other processes of the daemon's user
+        must not keep the daemon out."""
+        unproven = [connection for connection in self.connections if not connection.proven]
+        if unproven and len(self.connections) >= MOST_CONNECTIONS:
+            self._drop(unproven[0])
+        return len(self.connections) < MOST_CONNECTIONS and len(self.discarding) < MOST_DISCARDED
+
+    def serve(self, sock: socket.socket, callers: Only | Holders, on_end: Callable[[], None] = lambda: None) -> None:
         """Serve a connection until the other end closes, or sends what the daemon would not; then call `on_end`."""
         connection = Connection(sock, callers, on_end)
         self.connections.append(connection)
@@ -113,10 +122,9 @@ class Server:
             packet = wire.receive(connection.socket, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
-        except OSError as error:
-            log.warning("A connection failed error=%s", error)
+        except OSError:  # as good as its end
             packet = wire.Packet(b"", [], 0, -1, whole=True)
-        channel = _channel(packet)
+        channel = self._channel(packet)
         if channel is None:
             if packet.data or packet.fds:
                 log.warning("Refused a message without a channel of its own pid=%d uid=%d", packet.pid, packet.uid)
@@ -138,18 +146,13 @@ class Server:
         connection.close()
         connection.on_end()
 
-
-def _channel(packet: wire.Packet) -> socket.socket | None:
-    """Return the call's own channel. None, with everything closed, when what came along is anything else."""
-    if packet.data and len(packet.fds) == 1:
-        try:
-            channel = socket.socket(fileno=packet.fds[0])
-        except OSError:  # no socket. Asking a file what it is instead might hang in its file system
-            wire.close(packet.fds)
-            return None
-        if (channel.family, channel.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET):
-            return channel
-        channel.close()
-    else:
-        wire.close(packet.fds)
-    return None
+    def _channel(self, packet: wire.Packet) -> socket.socket | None:
+        """Return the call's own channel. None, with everything closed, when what came along is anything else."""
+        if packet.data and len(packet.fds) == 1:
+            with contextlib.suppress(OSError):  # no socket. Asking a file what it is might hang in its file system
+                channel = socket.socket(fileno=packet.fds[0])
+                if (channel.family, channel.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+                    return channel
+                channel.detach()
+        self.discarding |= {discard(fd) for fd in packet.fds} - {0}
+        return None

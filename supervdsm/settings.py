@@ -9,6 +9,7 @@ import configparser
 import grp
 import os
 import pwd
+import stat
 from typing import NamedTuple
 
 from supervdsm.registry import Context
@@ -50,6 +51,7 @@ def load(path: str, *, own: bool = False) -> Settings:
     parser = configparser.ConfigParser(interpolation=None)
     try:
         with open(path, encoding="utf-8") as file:
+            _check_owner(path, os.fstat(file.fileno()))
             parser.read_file(file, path)
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
@@ -63,6 +65,16 @@ def load(path: str, *, own: bool = False) -> Settings:
     context = Context(uid=user.pw_uid, gid=gid, user=user.pw_name, **places, **own_places)
     numbers = {name: _number(path, name, given[name]) for name in Settings._field_defaults if name in given}
     return Settings(path, context, _groups(user, gid), **numbers)  # type: ignore[arg-type]
+
+
+def _check_owner(path: str, told: os.stat_result) -> None:
+    """Raise when somebody else than root could write there whom root is to work for."""
+    others = stat.S_IWOTH | (stat.S_IWGRP if told.st_gid else 0)
+    if told.st_uid not in (0, os.geteuid()) or told.st_mode & others:
+        raise ConfigError(
+            f"{path} can be written by others than root (user {told.st_uid}, group {told.st_gid}, mode"
+            f" {stat.S_IMODE(told.st_mode):o}): chown root:root it, and chmod 644"
+        )
 
 
 def _own() -> tuple[pwd.struct_passwd, int]:

@@ -1,13 +1,13 @@
 """Slow actions: each in a process of its own, so that none holds up another, and one that does not end can be ended.
 
-It promises that each call is answered within its action's time-out, once it has begun. A process whose caller has gone goes on:
-deeds are not half done.
+It promises that each call is answered within its action's time-out and a grace, once it has begun: a process whose time is over
+undoes what it has begun, or is ended. One whose caller has gone goes on, for deeds are not half done; but none begins
+for a caller that has gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -22,15 +22,13 @@ from supervdsm.loop import HANDLED, Loop
 from supervdsm.perform import Call, perform, received, refusal
 from supervdsm.registry import Action, Context
 
-log = logging.getLogger("supervdsm.slow")
-
 MOST = 16
 """Processes at work at once. Further calls wait for their turn."""
 MOST_STUCK = 64
 """Processes at all: one that hangs in the kernel cannot even be killed."""
 MOST_WAITING = 64
 GRACE = 5.0
-"""Seconds after its time-out at which a process ends itself, should we not be there to end it."""
+"""Seconds after its time-out at which a process is ended, or ends should we not be there, that has not cleaned up by then."""
 
 
 class Work:
@@ -85,6 +83,9 @@ class Slow:
         """Begin what waits, as far as there is room."""
         while self.waiting and not self.held and len(self.at_work()) < MOST and len(self._at_work) < MOST_STUCK:
             call, action, arguments = self.waiting.popleft()
+            if not call.is_wanted():
+                call.answer(refusal(Failed(f"{action.name}: not begun, for its caller has given up")))
+                continue
             try:
                 self._start(call, action, arguments)
             except OSError as error:
@@ -114,18 +115,17 @@ class Slow:
                 self._work(theirs, action, arguments)
         work = self._at_work[pid] = Work(self._loop, call, action, ours)
         self._loop.watch(ours, work.take_reply)
-        self._loop.at(time.monotonic() + action.timeout, lambda: self._give_up(pid, work))
+        self._loop.at(time.monotonic() + action.timeout + GRACE, lambda: self._give_up(pid, work))
 
     def _give_up(self, pid: int, work: Work) -> None:
         if self._at_work.get(pid) is not work:
             return
         work.take_reply()
-        for end in (os.killpg, os.kill):  # it may not lead its group yet
-            with contextlib.suppress(ProcessLookupError):
-                end(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)  # it is not reaped yet, so it is still this one
+        with contextlib.suppress(ProcessLookupError):  # it may not lead its group yet
+            os.killpg(pid, signal.SIGKILL)
         if not work.call.answered:
-            said = f"{work.action.name} was not done within {work.action.timeout:g} s, and was ended"
-            work.call.answer(refusal(TimedOut(said)))
+            work.call.answer(refusal(_too_late(work.action)))
             self.begin()
             self.on_quiet()
 
@@ -136,12 +136,28 @@ class Slow:
             signal.set_wakeup_fd(-1)
             for number in HANDLED:
                 signal.signal(number, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_REAL, action.timeout + GRACE)
+            _limit(action)
             # The callers' connections above all: they must close with the helper, and not with its last slow action.
             keep = sorted({2, theirs.fileno(), self._log_fd})
             for low, high in zip(keep, [*keep[1:], 1 << 20], strict=True):
                 os.closerange(low + 1, high)
             reply = perform(action, self._context, arguments)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             wire.send(theirs, reply.data, reply.fds)
         finally:
             os._exit(0)
+
+
+def _limit(action: Action) -> None:
+    """Have the action raise TimedOut when its time is over, and this process end when that does not end it."""
+
+    def over(*_: object) -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        raise _too_late(action)
+
+    signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, action.timeout, GRACE)
+
+
+def _too_late(action: Action) -> TimedOut:
+    return TimedOut(f"{action.name} was not done within {action.timeout:g} s, and was ended")

@@ -16,17 +16,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 MOST = 65536
-"""Bytes in a packet. A longer request is refused; a longer reply travels in a memory file, whose descriptor is sent instead."""
-MOST_IN_FILE = 16 * 2**20
-IN_FILE = b"+"
-"""The packet beside a reply in a memory file."""
+"""Bytes in a packet. A longer request is refused, and a longer reply is an error instead."""
 
 _CREDENTIALS = struct.Struct("3i")
 _ROOM = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(4)
-
-
-class TooLarge(Exception):
-    """The message exceeds what may be sent."""
 
 
 class Packet(NamedTuple):
@@ -52,6 +45,12 @@ def with_credentials(sock: socket.socket) -> socket.socket:
     return sock
 
 
+def peer(sock: socket.socket) -> tuple[int, int]:
+    """Return the pid and the user of whoever made the connection, or listens, at the other end."""
+    pid, uid, _gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, uid
+
+
 def receive(sock: socket.socket, flags: int = 0) -> Packet:
     """Return the next message. Raises OSError, BlockingIOError and TimeoutError among them."""
     data, ancillary, told, _ = sock.recvmsg(MOST, _ROOM, flags | socket.MSG_CMSG_CLOEXEC)
@@ -59,8 +58,7 @@ def receive(sock: socket.socket, flags: int = 0) -> Packet:
     pid, uid = 0, -1
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            count = len(content) // 4
-            fds += struct.unpack(f"{count}i", content[: count * 4])
+            fds += struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4])
         elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
             pid, uid, _gid = _CREDENTIALS.unpack(content)
     return Packet(data, fds, pid, uid, not told & (socket.MSG_TRUNC | socket.MSG_CTRUNC))
@@ -70,23 +68,6 @@ def send(sock: socket.socket, data: bytes, fds: Iterable[int] = ()) -> None:
     """Send a message, without waiting. Raises OSError, BlockingIOError among them."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd)) for fd in fds]
     sock.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-
-
-def to_file(data: bytes) -> int:
-    """Return the descriptor of a memory file that holds `data`. Raises TooLarge."""
-    if len(data) > MOST_IN_FILE:
-        raise TooLarge(f"{len(data)} bytes, and {MOST_IN_FILE} are the most")
-    fd = os.memfd_create("supervdsm", os.MFD_CLOEXEC)
-    with open(fd, "wb", closefd=False) as file:
-        file.write(data)
-    return fd
-
-
-def from_file(fd: int) -> bytes:
-    """Return what `to_file` put there."""
-    with open(fd, "rb", closefd=False) as file:
-        file.seek(0)
-        return file.read(MOST_IN_FILE)
 
 
 def close(fds: Iterable[int]) -> None:

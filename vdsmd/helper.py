@@ -18,7 +18,7 @@ from typing import Any
 from state.children import ChildTable, Exit
 from state.fds import FdTable
 from state.release import ROOT
-from supervdsm.client import Client, NoHelper
+from supervdsm.client import RETURN, Client, NoHelper
 from vdsmd.loop import Loop
 
 log = logging.getLogger("helper")
@@ -44,6 +44,8 @@ class Helper:
         self._config = config
         self._service = Client(path=os.path.join(run_dir, SOCKET))
         self._pair: Client | None = None
+        self._over = threading.Event()
+        """Whether the helper at the other end of the pair has ended."""
 
     def take_over(self) -> None:
         """Take what the previous run, or our parent, left for us."""
@@ -57,6 +59,13 @@ class Helper:
 
     def call(self, action: str, *, timeout: float | None = None, **arguments: Any) -> Any:
         """Have an action done. Raises the errors of `supervdsm.client`."""
+        client, over = self._reach(action), self._over
+        try:
+            return client.call(action, timeout=timeout, **arguments)
+        except NoHelper:
+            # Nothing was done. One of our own that has ended is noticed in a moment, and the next call starts another.
+            if not client.gone or not self._may_have_its_own() or not over.wait(RETURN):
+                raise
         return self._reach(action).call(action, timeout=timeout, **arguments)
 
     def describe(self) -> str:
@@ -108,6 +117,7 @@ class Helper:
             except OSError:
                 ours.close()
                 raise
+        self._over = threading.Event()
         self._pair = Client(fd=self._fds.hold(NAME, ours.detach()))
         log.info("Started a helper")
 
@@ -116,6 +126,7 @@ class Helper:
         log.warning("The helper ended pid=%d code=%s", end.pid, end.code)
         self._pair = None
         self._fds.drop(NAME)
+        self._over.set()
 
     # A helper that is our parent
 

@@ -36,9 +36,12 @@ def admit(context: Context, vm_id: str, channel: str) -> bool:
 
 
 def _admit(socket: int, name: str, gid: int) -> None:
-    mode = os.fstat(socket).st_mode
+    told = os.fstat(socket)
+    mode = told.st_mode
     if not stat.S_ISSOCK(mode):
         raise NotAllowed(f"{name} is no socket")
+    if told.st_nlink != 1:  # it might be the socket of something else on this host
+        raise NotAllowed(f"{name} has other names ({told.st_nlink} in all)")
     # By its descriptor: whatever takes its name meanwhile is another file.
     itself = f"/proc/self/fd/{socket}"
     os.chown(itself, -1, gid)

@@ -27,9 +27,11 @@ SETTLED = {"agent", "action", "option", "o"}
 """What the arguments say, and no option says again."""
 
 DANGEROUS = re.compile(
-    r"(.*_)?(cmd|command|dir|options|log|sudo|exec|plugin|devices?)|.*(path|script|files?|directory|debug)"
+    r"(.*_)?(cmd|command|dir|options|log|sudo|exec|plugin|devices?)"
+    r"|.*(path|script|files?|directory|debug|config|yaml|openrc|serviceaccount)"
 )
-"""Options by which agents take a program to run (passwd_script, ssh_path) or a file to write (debug_file), in root's name."""
+"""Options by which agents take a program to run (passwd_script, ssh_path), a file that may name one (kubeconfig), or a file to
+write (debug_file), in root's name."""
 
 SECRET = re.compile(r".*(pass|secret|token|key|auth|community|credential).*")
 

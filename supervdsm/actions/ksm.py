@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from supervdsm.errors import Invalid
+from supervdsm.locks import alone
 from supervdsm.registry import VDSMD, Context, action
 from supervdsm.sysfs import number, write_all
 
@@ -40,5 +41,6 @@ def tune(
         if not low <= value <= high:
             raise Invalid(f"ksm.tune: {name} must be from {low} to {high}")
     directory = f"{context.sysfs}/kernel/mm/ksm"
-    write_all(directory, given)
-    return {name: number(f"{directory}/{name}") for name in RANGES}
+    with alone(context, "ksm"):
+        write_all(directory, given)
+        return {name: number(f"{directory}/{name}") for name in RANGES}

@@ -39,7 +39,10 @@ def attach(_context: Context, link: str, master: str) -> None:
     """Make the link a port of a bridge, or a slave of a bond."""
     with session(f"attaching {link} to {master}") as kernel:
         above = kernel.must(master, *MASTERS)
-        attach_to(kernel, kernel.must(link), above)
+        port = kernel.must(link)
+        if above.group == OURS and port.master != above.number:
+            _pass_address_on(kernel, port, above)
+        attach_to(kernel, port, above)
 
 
 @action("link.detach")
@@ -80,6 +83,19 @@ def attach_to(kernel: Session, port: Found, master: Found) -> None:
     if master.kind == "bond":
         kernel.route.link("set", index=port.number, state="down")
     kernel.route.link("set", index=port.number, master=master.number)
+
+
+def _pass_address_on(kernel: Session, port: Found, master: Found) -> None:
+    """Have a bridge or bond of ours take the address of its first port, for good. The kernel would do so by itself, but not
+    once udev has given it one by its own lights, which it does a moment after it was made (MACAddressPolicy in systemd.link(5)).
+    Taps of guests do not count."""
+    if port.kind == "tun":
+        return
+    found = [each for each in kernel.route.get_links() if each.get_attr("IFLA_MASTER") == master.number]
+    kinds = [info.get_attr("IFLA_INFO_KIND") for each in found if (info := each.get_attr("IFLA_LINKINFO"))]
+    if len(kinds) == len(found) and all(kind == "tun" for kind in kinds):
+        mac = kernel.route.link("get", index=port.number)[0].get_attr("IFLA_ADDRESS")
+        kernel.route.link("set", index=master.number, address=mac)
 
 
 def _set_state(link: str, state: str) -> None:

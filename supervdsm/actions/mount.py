@@ -17,10 +17,11 @@ from supervdsm.errors import ActionError, AlreadyExists, Failed, NotAllowed, Not
 from supervdsm.filesystems import checked
 from supervdsm.locks import alone
 from supervdsm.meanings import meaning
-from supervdsm.mounts import DETACH, FORCE, at, bind, mounts, unmount
+from supervdsm.mounts import DETACH, FORCE, at, bind, in_use, mounts, number, unmount
 from supervdsm.places import STEP, magic, mount_id, parent_below, plain, private, real
 from supervdsm.programs import Ended, find, run
 from supervdsm.registry import HSMD, VDSMD, Context, action
+from supervdsm.sysfs import read
 
 DEEPEST = 3  # blockSD/<domain>/master
 PATIENCE = 150.0
@@ -45,7 +46,7 @@ def mount(context: Context, kind: str, source: str, target: str, options: str = 
     """
     row, checked_options = checked(kind, source, options)
     if row.local:
-        _check_device(context, source)
+        source = _device(context, source)
     with _place(context, target) as (directory, name), alone(context, target):
         there = at(f"{real(directory)}/{name}")
         if there is not None:
@@ -162,17 +163,22 @@ def _meant(ended: Ended, source: str, staging: str) -> ActionError:
     return kind(f"{source}: {text}")
 
 
-def _check_device(context: Context, source: str) -> None:
-    """Raise unless it is a block device in /dev (root's own directory), with which this host does nothing else."""
-    path = os.path.realpath(source)
+def _device(context: Context, source: str) -> str:
+    """Return the kernel's own name of the block device that the source leads to, with which this host may do nothing else. By
+    its number: the source may lead elsewhere the next moment (/dev/shm is everybody's)."""
     with meaning(source):
-        status = os.stat(path)
-    if not path.startswith("/dev/") or not stat.S_ISBLK(status.st_mode):
+        status = os.stat(source)
+    if not source.startswith("/dev/") or not stat.S_ISBLK(status.st_mode):
         raise NotAllowed(f"{source} is not a block device")
-    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    for there in mounts():
-        if (there.device == number or there.source == path) and not _is_ours(context, there.target):
-            raise NotAllowed(f"{source} is this host's own: it is mounted at {there.target}")
+    known = (read(f"/sys/dev/block/{number(status)}/uevent") or "").splitlines()
+    path = next((f"/dev/{line.removeprefix('DEVNAME=')}" for line in known if line.startswith("DEVNAME=")), "")
+    with meaning(path):
+        if os.lstat(path).st_rdev != status.st_rdev:
+            raise NotAllowed(f"{source} is not what the kernel calls {path}")
+    target = in_use().get(number(status))
+    if target is not None and not _is_ours(context, target):
+        raise NotAllowed(f"{source} is this host's own: it is mounted at {target}")
+    return path
 
 
 def _is_ours(context: Context, target: str) -> bool:

@@ -16,12 +16,12 @@ from supervdsm.registry import HSMD, VDSMD, Context, action
 
 @action("ownership.chown", callers=(VDSMD, HSMD), slow=True, timeout=60)
 def chown(context: Context, path: str) -> bool:
-    """Give a file or a directory below the repository or `lib_dir` to the daemon's user and group.
+    """Give a file or a directory below the repository to the daemon's user and group.
 
     Storage that is mounted below the repository is entered; links are not followed. False: it was theirs already. Raises
     NotAllowed, NotFound and Failed (a server that squashes root refuses).
     """
-    with below([context.repository, context.lib_dir], path, other_mounts=True) as fd:
+    with below([context.repository], path, other_mounts=True) as fd:
         with meaning(path):
             status = os.fstat(fd)
         _check(path, status)

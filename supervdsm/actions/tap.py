@@ -1,7 +1,7 @@
 """Actions on taps: what the network cards of guests are plugged into, when QEMU runs as an ordinary user.
 
-They promise that a tap stays when nobody has it open, that only the daemon's user can open it, and that no device is touched
-whose name does not begin with `vd`: those are ours alone.
+They promise that a tap stays when nobody has it open and goes with all that it was given, that only the daemon's user can open
+it, and that no device is touched whose name does not begin with `vd`: those are ours alone.
 """
 
 from __future__ import annotations
@@ -10,15 +10,22 @@ import fcntl
 import os
 import struct
 
+from supervdsm.actions import filter as filters
+from supervdsm.actions import mirror
 from supervdsm.actions.link import attach_to
-from supervdsm.errors import AlreadyExists, NotAllowed
+from supervdsm.errors import AlreadyExists, Invalid, NotAllowed
 from supervdsm.links import Session, checked, session
 from supervdsm.registry import Context, action
+from supervdsm.traffic import tc, tc_undo
 
 PREFIX = "vd"
 TUNSETIFF, TUNSETPERSIST, TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
 TAP, NO_INFO, WITH_VNET_HEADER = 0x0002, 0x1000, 0x4000
 REQUEST = struct.Struct("16sH22x")
+GREATEST_RATE = 2**22
+"""KiB a second: 4 GiB."""
+LEAST_BURST = 16
+"""KiB: less is no room for what is sent to a guest at once."""
 
 
 @action("tap.create")
@@ -46,10 +53,27 @@ def create(context: Context, name: str, bridge: str = "", mtu: int = 0, mac: str
             kernel.route.link("set", index=tap.number, master=0)
 
 
-@action("tap.delete")
-def delete(_context: Context, name: str) -> None:
-    """Remove a tap. Nothing happens when there is none."""
+@action("tap.limit", slow=True)
+def limit(_context: Context, name: str, rate: int, burst: int = 0) -> None:
+    """Let no more than `rate` KiB a second, with `burst` KiB at once, reach the guest; 0 is for no such limit."""
     _check(name)
+    if not (0 <= rate <= GREATEST_RATE and 0 <= burst <= GREATEST_RATE):
+        raise Invalid(f"rate {rate}, burst {burst}: expected 0 to {GREATEST_RATE}")
+    with session(f"limit of {name}") as kernel:
+        kernel.must(name, "tun")
+    if not rate:
+        tc_undo("qdisc", "del", "dev", name, "root")
+        return
+    room = max(burst, LEAST_BURST, rate // 50)
+    tc("qdisc", "replace", "dev", name, "root", "tbf", "rate", f"{rate}kibps", "burst", f"{room}kb", "latency", "50ms")
+
+
+@action("tap.delete", slow=True)
+def delete(context: Context, name: str) -> None:
+    """Remove a tap, with its filter and the mirrors to it. Nothing happens when there is none."""
+    _check(name)
+    filters.forget(context, name)
+    mirror.forget(context, name)
     with session(f"tap {name}") as kernel:
         if _is_tap(kernel, name):
             kernel.route.link("del", index=kernel.must(name).number)

@@ -11,7 +11,7 @@ import re
 
 from supervdsm.errors import ActionError, Failed, Invalid, NotAllowed, NotFound
 from supervdsm.meanings import meaning
-from supervdsm.mounts import mounts
+from supervdsm.mounts import in_use
 from supervdsm.programs import find, run
 from supervdsm.registry import HSMD, VDSMD, Context, action
 from supervdsm.sysfs import read
@@ -47,9 +47,12 @@ def grant_iommu_group(context: Context, group: int, vm: str) -> str:
 
 @action("udev.grant_usb", callers=(VDSMD,), slow=True, timeout=60)
 def grant_usb(context: Context, bus: int, device: int, vm: str) -> str:
-    """Give a USB device to the daemon's user for the VM. Return the rule's file. Raises Invalid, Unsupported and Failed."""
+    """Give a USB device to the daemon's user for the VM. Return the rule's file.
+
+    Raises Invalid, NotAllowed (the host has mounted it), Unsupported (no udev) and Failed."""
     if not (0 < bus < 1000 and 0 < device < 128):
         raise Invalid(f"not the number of a USB device: {bus}, {device}")
+    _check_usb_unused(context, bus, device)
     match = f'SUBSYSTEM=="usb", ATTR{{busnum}}=="{bus}", ATTR{{devnum}}=="{device}"'
     return _grant(context, vm, f"usb-{bus}-{device}", match)
 
@@ -129,13 +132,33 @@ def _check_unused(context: Context, guid: str) -> None:
     block = f"{context.sysfs}/block"
     for name in os.listdir(block) if os.path.isdir(block) else []:
         if read(f"{block}/{name}/dm/uuid") == f"mpath-{guid}":
-            mounted = {there.device: there.target for there in mounts()}
-            for number in _numbers(block, name):
-                if number in mounted:
-                    raise NotAllowed(f"{guid} is this host's own: it is mounted at {mounted[number]}")
+            _check_not_mounted(guid, _numbers(block, f"{block}/{name}"))
 
 
-def _numbers(block: str, name: str) -> list[str]:
-    holders = f"{block}/{name}/holders"
+def _check_usb_unused(context: Context, bus: int, device: int) -> None:
+    """Raise when a disk on the device, or what is made of it, is mounted."""
+    devices = f"{context.sysfs}/bus/usb/devices"
+    for name in os.listdir(devices) if os.path.isdir(devices) else []:
+        place = f"{devices}/{name}"
+        if (read(f"{place}/busnum"), read(f"{place}/devnum")) == (str(bus), str(device)):
+            walk = os.walk(f"{place}/")  # a disk lies in .../block/sda, a partition in .../block/sda/sda1
+            disks = [folder for folder, _, files in walk if "/block/" in folder and "dev" in files]
+            numbers = [number for disk in disks for number in _numbers(f"{context.sysfs}/block", disk)]
+            _check_not_mounted(f"USB device {bus}, {device}", numbers)
+
+
+def _check_not_mounted(what: str, numbers: list[str]) -> None:
+    mounted = in_use()
+    for number in numbers:
+        if number in mounted:
+            raise NotAllowed(f"{what} is this host's own: it is mounted at {mounted[number]}")
+
+
+def _numbers(block: str, place: str) -> list[str]:
+    """Return the number of the device with this directory in sysfs, and those of what is made of it."""
+    holders = f"{place}/holders"
     above = os.listdir(holders) if os.path.isdir(holders) else []
-    return [read(f"{block}/{name}/dev") or "", *(number for holder in above for number in _numbers(block, holder))]
+    return [
+        read(f"{place}/dev") or "",
+        *(number for holder in above for number in _numbers(block, f"{block}/{holder}")),
+    ]

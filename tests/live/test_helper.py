@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import PATIENCE, Running, Stage, parent_of
+from tests.running import PATIENCE, Options, Running, Stage, parent_of
 from tests.until import until
 
 pytestmark = [
@@ -230,6 +230,42 @@ def load(vdsmd: Running) -> Iterator[list[str]]:
             thread.join(PATIENCE)
 
 
+# A helper that is stuck: stopped, which stands for one that hangs in the kernel
+
+STUCK = {"supervdsm": {"watchdog": 6}}
+"""Seconds after which it is ended. Long enough for one that is merely slow on a busy machine."""
+
+
+def fails(vdsmd: Running) -> dict[str, Any]:
+    """Call the helper; return how that went wrong."""
+    reply = vdsmd.call("vdsmd.helper")
+    assert reply["status"]["code"] != 0 and "supervdsm" in reply["status"]["message"], reply
+    return reply
+
+
+def test_a_stuck_parent_is_ended_and_both_are_back(stage: Stage) -> None:
+    vdsmd = stage.start(spawned=True, config=STUCK)
+    assert helper_works(vdsmd)
+    pid = vdsmd.pid
+    vdsmd.process.send_signal(signal.SIGSTOP)
+    fails(vdsmd)
+    assert vdsmd.process.wait(PATIENCE) == -signal.SIGKILL
+    until(lambda: not parent_of(pid), PATIENCE, "the daemon to end")
+    assert "INFO lifecycle Stopped" in vdsmd.log()
+    assert helper_works(stage.start(spawned=True, again=vdsmd))
+
+
+def test_a_stuck_child_is_replaced(daemon: Start) -> None:
+    vdsmd = daemon(config=STUCK)
+    assert helper_works(vdsmd)
+    (child,) = vdsmd.must("vdsmd.status")["info"]["children"]
+    os.kill(int(child["pid"]), signal.SIGSTOP)
+    fails(vdsmd)
+    until(lambda: helper_works(vdsmd), PATIENCE, "another helper")
+    (another,) = vdsmd.must("vdsmd.status")["info"]["children"]
+    assert another["pid"] != child["pid"] and not runs(int(child["pid"]))
+
+
 # The helper as a service beside the daemon
 
 
@@ -269,13 +305,13 @@ AS_USER = ("setpriv", "--reuid", USER, "--regid", "kvm", "--clear-groups", "--bo
            "--no-new-privs", "env", "-u", "HOME", "-u", "XDG_RUNTIME_DIR")  # fmt: skip
 
 
-def as_user(stage: Stage, uri: str = "test:///default") -> Running:
+def as_user(stage: Stage, uri: str = "test:///default", config: Options | None = None) -> Running:
     """Start a daemon as an ordinary user, as a service manager does."""
     base = stage.base / str(len(stage.daemons))
     base.mkdir()
     os.chown(base, pwd.getpwnam(USER).pw_uid, -1)
     launcher = (*AS_USER, f"HOME={base}/home", f"XDG_RUNTIME_DIR={base}/run")
-    vdsmd = Running(base, stage.options(base, uri, {}), {}, launcher)
+    vdsmd = Running(base, stage.options(base, uri, config or {}), {}, launcher)
     stage.daemons.append(vdsmd)
     return vdsmd.serving()
 
@@ -306,6 +342,17 @@ def test_a_service_is_found_whenever_it_comes_and_after_it_has_died(
     assert helper_works(vdsmd) and shown_as_before(vdsmd, vm_id, qemu)
     vdsmd.kill()
     assert supervdsmd.process.poll() is None, "the service goes on when the daemon has died"
+
+
+def test_a_stuck_service_is_ended(stage: Stage, service: Callable[[Running], Service]) -> None:
+    vdsmd = as_user(stage, config=STUCK)
+    supervdsmd = service(vdsmd)
+    until(lambda: helper_works(vdsmd), PATIENCE, "the daemon to find the helper")
+    supervdsmd.process.send_signal(signal.SIGSTOP)
+    fails(vdsmd)
+    assert supervdsmd.process.wait(PATIENCE) == -signal.SIGKILL
+    supervdsmd.start()
+    until(lambda: helper_works(vdsmd), PATIENCE, "the daemon to find the helper again")
 
 
 def test_another_process_of_the_same_user_is_refused(stage: Stage, service: Callable[[Running], Service]) -> None:

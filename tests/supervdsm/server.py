@@ -10,7 +10,9 @@ import sys
 
 from supervdsm.__main__ import main
 from supervdsm.errors import NotFound
+from supervdsm.programs import find, run
 from supervdsm.registry import HSMD, VDSMD, Context, Descriptor, action
+from tests.until import until
 
 
 @action("test.echo", callers=(VDSMD, HSMD))
@@ -82,6 +84,14 @@ def slow(context: Context, seconds: float, path: str = "") -> int:
     return os.getpid()
 
 
+@action("test.wait", slow=True, timeout=120)
+def wait(context: Context, path: str, then: str) -> None:
+    """Wait for a file, and make another."""
+    open(f"{then}.begun", "w", encoding="utf-8").close()
+    until(lambda: os.path.exists(path), 120)
+    open(then, "w", encoding="utf-8").close()
+
+
 @action("test.slow-echo", slow=True)
 def slow_echo(context: Context, value: str) -> str:
     return value
@@ -105,6 +115,18 @@ def slow_fail(context: Context, text: str) -> None:
 @action("test.too-slow", slow=True, timeout=0.5)
 def too_slow(context: Context) -> None:
     subprocess.run(["sleep", "1000.25"], check=True)
+
+
+@action("test.too-long", slow=True, timeout=0.5)
+def too_long(context: Context) -> None:
+    run(find("sleep"), "1000.75")
+
+
+@action("test.stubborn", slow=True, timeout=0.5)
+def stubborn(context: Context) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    while True:
+        signal.pause()
 
 
 @action("test.descriptors")

@@ -266,14 +266,53 @@ def test_there_is_one_service_at_a_time(one: Helper) -> None:
     assert one.client.call("ping") == "pong"
 
 
-def test_too_many_connections_are_refused(one: Helper) -> None:
+def test_connections_of_others_do_not_keep_the_daemon_out(one: Helper) -> None:
+    one.hold()
+    before = one.client.call("test.descriptors")
+    with contextlib.ExitStack() as held, contextlib.closing(Client(path=str(one.path))) as fresh:
+        strangers = [held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) for _ in range(80)]
+        for sock in strangers:
+            until(lambda s=sock: s.connect_ex(str(one.path)) == 0, PATIENCE)  # type: ignore[misc]
+        assert fresh.call("ping") == "pong"
+        assert one.client.call("ping") == "pong", "one that was proven stays"
+        strangers[0].settimeout(PATIENCE)
+        assert strangers[0].recv(1) == b"", "those that were there first made room"
+        assert len(one.client.call("test.descriptors")) < len(before) + 2 * 64
+    until(lambda: len(one.client.call("test.descriptors")) == len(before), PATIENCE)
+
+
+def test_more_connections_of_the_daemons_own_are_refused(one: Helper) -> None:
     one.hold()
     with contextlib.ExitStack() as held:
-        for _ in range(80):
-            sock = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-            sock.connect(str(one.path))
+        clients = [held.enter_context(contextlib.closing(Client(path=str(one.path)))) for _ in range(64)]
+        assert {client.call("ping") for client in clients} == {"pong"}
+        with pytest.raises((NoHelper, HelperGone)):
+            one.client.call("ping")
         until(lambda: "Refused a connection" in one.log(), PATIENCE)
     assert until(lambda: _ping(one.client), PATIENCE) == "pong"
+
+
+def test_who_the_daemon_is_outlives_a_replacement(one: Helper, caller: Callable[..., Caller]) -> None:
+    daemon = caller(NOBODY, "vdsmd.pid")
+    assert reply(daemon.said) == "pong"
+    one.send(signal.SIGHUP)
+    until(lambda: "Replaced; going on" in one.log(), PATIENCE)
+    (one.run_dir / "vdsmd.pid").unlink()
+    assert reply(caller(NOBODY, "vdsmd.pid").said) == "NotAllowed"
+
+
+def test_somebody_elses_socket_in_its_place_is_no_other_helper(one: Helper) -> None:
+    one.end()
+    script = (
+        f"import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.bind({str(one.path)!r});"
+        " s.listen(); print(flush=True); sys.stdin.read()"
+    )
+    command = [os.path.realpath(sys.executable), "-I", "-c", script]
+    with subprocess.Popen(command, user=NOBODY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/") as trap:
+        assert trap.stdout is not None and trap.stdout.readline()
+        one.start()
+        assert one.client.call("ping") == "pong"
+        trap.kill()
 
 
 def _ping(client: Client) -> Any:

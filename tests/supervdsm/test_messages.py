@@ -7,7 +7,10 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 
 from supervdsm import wire
 from supervdsm.errors import MEANINGS
-from tests.supervdsm.helper import PATIENCE, Helper
+from tests.supervdsm.helper import PATIENCE, ROOT, Helper
 from tests.until import until
 
 SERVER = "tests.supervdsm.server"
@@ -130,6 +133,14 @@ def test_requests_that_make_no_sense(raw: Raw, data: bytes) -> None:
     assert raw.ask(PING) == {"value": "pong"}
 
 
+@pytest.mark.parametrize("deep", ["[", '{"a":'])
+def test_a_request_as_deep_as_can_be(raw: Raw, deep: str) -> None:
+    shut = {"[": "]", '{"a":': "}"}[deep]
+    for depth in range(950, 1010):
+        value = f"{deep * depth}1{shut * depth}"
+        assert refused(raw.ask(f'{{"action": "test.echo", "arguments": {{"value": {value}}}}}'.encode()))
+
+
 def test_a_request_that_is_too_large(raw: Raw) -> None:
     assert refused(raw.ask(PING + b" " * wire.MOST))
     assert raw.ask(PING) == {"value": "pong"}
@@ -167,7 +178,54 @@ def test_a_message_without_a_channel_of_its_own(raw: Raw, kind: str) -> None:
     raw.close()
     for each in made:
         each.close()
-    assert descriptors(raw) == before
+    until(lambda: descriptors(raw) == before, PATIENCE, "all to be closed")
+
+
+@contextlib.contextmanager
+def unclosing(base: Path) -> Iterator[Path]:
+    """Give a file that does not close while the `switch` beside its file system is there."""
+    shown, switch = base / "shown", base / "switch"
+    shown.mkdir()
+    command = [sys.executable, "-m", "tests.supervdsm.unclosing", str(shown), str(switch)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: str(shown) in Path("/proc/self/mounts").read_text(), PATIENCE)
+            switch.touch()
+            yield shown / "file"
+        finally:
+            switch.unlink(missing_ok=True)
+            subprocess.run(["umount", "-l", shown], check=False)
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="no FUSE here")
+def test_a_descriptor_that_does_not_close_holds_up_nobody(raw: Raw, tmp_path: Path) -> None:
+    raw.close()
+    with unclosing(tmp_path) as file:
+        # A process of its own: we could not close it either.
+        script = "import os, sys; os.open(sys.argv[1], os.O_RDWR); print(flush=True); sys.stdin.read()"
+        command = [sys.executable, "-c", script, str(file)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as opener:
+            assert opener.stdout is not None and opener.stdout.readline()
+            fd = os.open(f"/proc/{opener.pid}/fd/3", os.O_RDWR)
+            try:
+                for _ in range(3):
+                    raw.send(PING, [fd])
+                    raw.main().settimeout(PATIENCE)
+                    assert raw.main().recv(1) == b"", "the connection is closed"
+                    raw.close()
+                    assert raw.ask(PING) == {"value": "pong"}
+                assert len(children(raw.one.pid)) == 3
+            finally:
+                (tmp_path / "switch").unlink()  # before any of us has to wait for it
+                os.close(fd)
+                opener.kill()
+    until(lambda: not children(raw.one.pid), PATIENCE, "what closed it to be gone")
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def test_a_channel_that_nobody_reads_holds_up_no_other(raw: Raw) -> None:

@@ -124,6 +124,22 @@ def test_it_is_refused_while_an_action_does_not_end(helper: Start, tmp_path: Pat
     assert one.client.call("ping") == "pong"
 
 
+def test_a_stop_while_it_waits_is_not_forgotten(helper: Start, tmp_path: Path) -> None:
+    one = helper(module=SERVER, service=True, options={"supervdsm": {"quiesce_timeout": 100}})
+    begun = tmp_path / "slow.begun"
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(one.client.call, "test.slow", seconds=3608, path=str(tmp_path / "slow"))
+        until(begun.exists, PATIENCE)
+        one.send(signal.SIGHUP)
+        until(lambda: "Replacement waits" in one.log(), PATIENCE)
+        one.send(signal.SIGTERM)
+        until(lambda: "supervdsm Stopping" in one.log(), PATIENCE)
+        os.killpg(int(begun.read_text()), signal.SIGKILL)
+        assert slow.exception(PATIENCE) is not None
+    assert one.process.wait(PATIENCE) == 0
+    assert "Replaced; going on" not in one.log()
+
+
 def test_a_configuration_that_cannot_be_used_refuses_it(helper: Start) -> None:
     one = helper(module=SERVER, service=True)
     one.configure({"supervdsm": {"user": "no-such-user"}})

@@ -17,7 +17,7 @@ import pytest
 from tests.supervdsm.helper import PATIENCE, ROOT, Helper
 from tests.until import until
 
-REACHED = ("wire", "server", "callers", "perform", "slow", "registry", "errors", "loop")
+REACHED = ("wire", "server", "callers", "perform", "slow", "registry", "errors", "loop", "discard")
 """The modules that run between a caller's bytes and an action: what an audit reads first."""
 MOST = 600
 

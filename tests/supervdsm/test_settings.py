@@ -66,6 +66,16 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         load(str(tmp_path / "none.conf"))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file cannot be given away")
+@pytest.mark.parametrize(("uid", "gid", "mode"), [(65534, 0, 0o644), (0, 65534, 0o664), (0, 0, 0o646)])
+def test_a_file_that_others_can_write_says_nothing(tmp_path: Path, uid: int, gid: int, mode: int) -> None:
+    path = written(tmp_path, "[supervdsm]\nuser = nobody\n")
+    os.chown(path, uid, gid)
+    os.chmod(path, mode)
+    with pytest.raises(ConfigError, match="can be written by others than root"):
+        load(path)
+
+
 def supervdsm(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "supervdsm", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)

@@ -41,9 +41,14 @@ def test_what_is_no_socket_stays_as_it_is(where: Context, folder: Path) -> None:
     secret.touch(0o600)
     (folder / f"{VM}.file").touch(0o600)
     os.symlink(secret, folder / f"{VM}.link")
-    for name in ("file", "link"):
+    with socket.socket(socket.AF_UNIX) as other:
+        # As of another service of this host, where the kernel lets links to it be made.
+        other.bind("../other")
+        os.link("../other", f"{VM}.other")
+    for name in ("file", "link", "other"):
         with pytest.raises(NotAllowed):
             call(where, "channel.admit", vm_id=VM, channel=name)
+    assert (folder.parent / "other").stat().st_gid != GID
     assert secret.stat().st_mode & 0o777 == 0o600
     assert (folder / f"{VM}.file").stat().st_mode & 0o777 == 0o600
 

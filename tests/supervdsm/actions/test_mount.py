@@ -271,6 +271,20 @@ def test_other_options_are_refused(where: Context, kind: str, options: str) -> N
         )
 
 
+def test_a_device_is_mounted_by_the_kernels_name_for_it(where: Context, tmp_path: Path) -> None:
+    def deed() -> None:
+        source, target = disk(tmp_path / "disk", *EXT4), _target(where)
+        mount_tmpfs("/dev/shm")  # where anybody may make a link, and have it lead elsewhere later
+        os.symlink(source, "/dev/shm/link")
+        call(where, "mount.mount", kind="ext4", source="/dev/shm/link", target=target)
+        assert at(target).source == source  # type: ignore[union-attr]
+        for wrong in ("/dev/null", "/dev/shm", str(tmp_path / "disk")):
+            with pytest.raises(NotAllowed, match="not a block device"):
+                call(where, "mount.mount", kind="ext4", source=wrong, target=_target(where, "other"))
+
+    inside(deed)
+
+
 def test_what_the_host_has_mounted_is_its_own(where: Context, tmp_path: Path) -> None:
     def deed() -> None:
         source, host = disk(tmp_path / "disk", *EXT4), tmp_path / "host"

@@ -40,10 +40,10 @@ def test_what_is_mounted_below_the_repository_is_entered(where: Context) -> None
     inside(deed)
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "{repository}", "{repository}/../run", "{run}/x", "{log}/x"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "{repository}", "{repository}/../run", "{run}/x", "{lib}/x"])
 def test_other_places_are_refused(where: Context, path: str) -> None:
     named = (
-        path.replace("{repository}", where.repository).replace("{run}", where.run_dir).replace("{log}", where.log_dir)
+        path.replace("{repository}", where.repository).replace("{run}", where.run_dir).replace("{lib}", where.lib_dir)
     )
     with pytest.raises(NotAllowed):
         call(where, "ownership.chown", path=named)
@@ -51,13 +51,14 @@ def test_other_places_are_refused(where: Context, path: str) -> None:
 
 def test_what_does_not_exist_is_said(where: Context) -> None:
     with pytest.raises(NotFound):
-        call(where, "ownership.chown", path=f"{where.lib_dir}/nothing")
+        call(where, "ownership.chown", path=f"{where.repository}/nothing")
 
 
 def test_links_special_files_and_dangerous_modes_are_refused(where: Context, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.touch()
-    lib = Path(where.lib_dir)
+    lib = Path(where.repository)
+    (lib / "mnt").rmdir()
     (lib / "symbolic").symlink_to(victim)
     (lib / "hard").hardlink_to(victim)
     os.mkfifo(lib / "fifo")
@@ -78,7 +79,7 @@ def test_a_name_that_is_swapped_all_the_time_never_leads_out(where: Context, tmp
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "file").touch()
-    here, theirs, link = (Path(where.lib_dir, name) for name in ("here", "theirs", "link"))
+    here, theirs, link = (Path(where.repository, name) for name in ("here", "theirs", "link"))
     theirs.mkdir()
     (theirs / "file").touch()
     stop = threading.Event()

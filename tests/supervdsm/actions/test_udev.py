@@ -133,3 +133,16 @@ def test_what_the_host_has_mounted_is_not_given_away(where: Context, holder: boo
     with pytest.raises(NotAllowed, match="/dev"):
         call(where, "udev.grant_lun", guid="3600a", vm=VM)
     assert _rules(where) == []
+
+
+def test_a_usb_disk_that_the_host_has_mounted_is_not_given_away(where: Context) -> None:
+    mounted = os.stat("/dev").st_dev
+    stick = Path(where.sysfs, "bus/usb/devices/1-2")
+    partition = stick / "1-2:1.0/host7/target7:0:0/7:0:0:0/block/sdx/sdx1"
+    partition.mkdir(parents=True)
+    for name, text in (("busnum", "1"), ("devnum", "3"), ("dev", "189:2")):
+        (stick / name).write_text(f"{text}\n")
+    (partition / "dev").write_text(f"{os.major(mounted)}:{os.minor(mounted)}\n")
+    with pytest.raises(NotAllowed, match="USB device 1, 3 is this host's own: it is mounted at /dev"):
+        call(where, "udev.grant_usb", bus=1, device=3, vm=VM)
+    assert _rules(where) == []
