@@ -44,13 +44,46 @@ class Vars(msgspec.Struct, frozen=True, kw_only=True):
     # Seconds a guest gets to shut down when its user is asked, and when the system shuts down.
     user_shutdown_timeout: int = 30
     sys_shutdown_timeout: int = 120
+    # Seconds that the agent in a guest may be silent before what it said of the guest's use of memory is not shown any more.
+    guest_agent_timeout: float = 30
+    # Seconds a guest gets to let go of a device that is unplugged.
+    hotunplug_timeout: float = 30
+    # The most MiB a second that the replication of one disk transfers. 0: as many as it can.
+    replication_bandwidth: int = 0
+    # How many virtual machines leave for other hosts at a time; more wait.
+    max_outgoing_migrations: int = 2
+    # The most MiB a second that one migration transfers. 0: as many as it can.
+    migration_max_bandwidth: int = 52
+    # Milliseconds for which a guest may stand still at the end of its migration, unless the caller says otherwise. It gets there
+    # in so many steps, over so many seconds for each GiB of its memory: a guest that needs less is not made to stand still longer.
+    migration_downtime: int = 500
+    migration_downtime_steps: int = 5
+    migration_downtime_delay: float = 100
+    # Seconds after which a migration that comes no nearer to its end is given up. 0: never.
+    migration_progress_timeout: float = 240
+    # Seconds that a migration may take for each GiB of the guest's memory. 0: as long as it likes.
+    migration_max_time_per_gib_mem: float = 64
+    # Seconds between two looks at a migration.
+    migration_monitor_interval: float = 10
+    # Seconds that a virtual machine which is on its way here is waited for.
+    migration_destination_timeout: float = 21600
+    # Seconds that the other host may take to get ready for a virtual machine.
+    migration_listener_timeout: float = 30
     # MiB of the host's memory that virtual machines cannot have: for the host, and beyond that.
     host_mem_reserve: int = 256
     extra_mem_reserve: int = 65
     # MiB that a virtual machine takes beyond its own memory.
     guest_ram_overhead: int = 65
-    # Network cards with these names are not shown.
+    # Count each thread of a processor as a core.
+    report_host_threads_as_cores: bool = False
+    # Tell engines that KVM works here, whether it does or not. Where it does not, virtual machines run by emulation.
+    fake_kvm_support: bool = False
+    # Network cards, bonds and VLANs with these names are not shown.
     hidden_nics: str = "w*,usb*"
+    hidden_bonds: str = ""
+    hidden_vlans: str = ""
+    # Devices with these names are shown as network cards although they are none.
+    fake_nics: str = "dummy_*,veth_*"
     # Answer one request per connection (HTTP/1.0) when off.
     xmlrpc_http11: bool = True
     # Size in MiB at which a console log is rotated, and how many old ones are kept.
@@ -86,6 +119,8 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
     lib_dir: str = "/var/lib/vdsm"
     log_dir: str = "/var/log/vdsm"
     repository: str = "/rhev/data-center"
+    # Where an operator's scripts lie: a folder for each point at which they run.
+    hooks: str = "/usr/libexec/vdsm/hooks"
 
 
 class Libvirt(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +128,39 @@ class Libvirt(msgspec.Struct, frozen=True, kw_only=True):
     uri: str = "auto"
     # auto takes kvm where it really works, else qemu (software emulation, slow).
     virt_type: Literal["auto", "kvm", "qemu"] = "auto"
+
+
+class Mom(msgspec.Struct, frozen=True, kw_only=True):
+    # Run the policy engine, once it has a policy, or parameters of one.
+    enabled: bool = True
+    # Where an operator's policies lie (NAME.policy). One of the same name takes the place of one that is shipped.
+    policy_dir: str = "/etc/vdsm/mom.d"
+    # The name under which the parameters of setMOMPolicyParameters come into force; policies are in the order of their names.
+    tuning_policy: str = "01-parameters"
+    # Seconds between two rounds of the policies.
+    interval: float = 10
+
+
+class Irs(msgspec.Struct, frozen=True, kw_only=True):
+    # Options of NFS mounts, beside those that a connection asks for.
+    nfs_mount_options: str = "soft,nosharecache"
+    # Seconds that one call on a storage domain may take before it is said not to answer.
+    process_pool_timeout: float = 60
+    # How many calls on one storage domain run at a time, and how many more wait.
+    process_pool_max_slots_per_domain: int = 10
+    process_pool_max_queued_slots_per_domain: int = 10
+    # Seconds after which the helper process of a storage domain that nobody uses is ended.
+    max_ioprocess_idle_time: float = 60
+    # Seconds between two checks of a monitored storage domain.
+    sd_health_check_delay: float = 10
+    # How many storage domains a storage pool may have.
+    maximum_domains_in_pool: int = 100
+    # Seconds that one I/O of sanlock may take, from which all its times follow; the same on all hosts of a pool. 0: sanlock's own
+    # default, 10. Less is for tests: a host on busy storage would lose its leases.
+    sanlock_io_timeout: int = 0
+    # How many tasks there may be, ended ones included, and how many of them at work at once.
+    max_tasks: int = 500
+    thread_pool_size: int = 10
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +171,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     addresses: Addresses = Addresses()
     paths: Paths = Paths()
     libvirt: Libvirt = Libvirt()
+    irs: Irs = Irs()
+    mom: Mom = Mom()
 
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
@@ -110,6 +180,8 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "addresses": Addresses,
     "paths": Paths,
     "libvirt": Libvirt,
+    "irs": Irs,
+    "mom": Mom,
 }
 
 

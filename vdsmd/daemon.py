@@ -16,6 +16,11 @@ from typing import Any
 import msgspec
 
 from drivers.base import Host, Owner
+from drivers.hooks import Hooks
+from drivers.network.driver import NetworkDriver
+from drivers.storage.driver import StorageDriver
+from drivers.storage.tasks.opening import open_tasks
+from drivers.storage.tasks.owner import Tasks
 from drivers.vm.driver import VmDriver
 from state import records
 from state.directory import StateDirectory
@@ -27,9 +32,11 @@ from vdsmd import deferred, takeover
 from vdsmd import log as logs
 from vdsmd.config import Config
 from vdsmd.endpoints import Endpoints
+from vdsmd.helper import Helper
 from vdsmd.host.facts import HostFacts
 from vdsmd.journal import Journal
 from vdsmd.loop import READ, Loop
+from vdsmd.policy.owner import PolicyEngine
 from vdsmd.reexec import Reexec
 from vdsmd.workers import Workers
 
@@ -42,9 +49,16 @@ SETTLE_AGAIN = 1
 """Seconds until settling in is tried again after it failed."""
 
 
+def _number(name: str) -> int:
+    from vdsmd.api.codes import number  # the API is put together later, and knows us
+
+    return number(name)
+
+
 def record_kinds() -> dict[str, type[records.Record]]:
     """Return the record of each owner, by its name: what a rehearsal must be able to decode."""
-    return {owner.name: owner.record for owner in (Journal, VmDriver, HostFacts, Reexec)}
+    owners = (Journal, VmDriver, StorageDriver, Tasks, NetworkDriver, HostFacts, PolicyEngine, Reexec)
+    return {owner.name: owner.record for owner in owners}
 
 
 def records_of(document: Document) -> dict[str, records.Record]:
@@ -79,12 +93,34 @@ class Daemon:
             submit=self.workers.submit,
             limits=lambda: (self.config.vars.events_max_mb, self.config.vars.events_keep),
         )
+        self.helper = Helper(loop, handoff.fds, handoff.children, run_dir=config.paths.run_dir, config=config.path)
+        self.helper.on_parent_gone = loop.stop
+        self.hooks = Hooks(config.paths.hooks, note=self.journal.note)
         host = self._host()
         self.vms = VmDriver(host, config)
+        self.storage = StorageDriver(host, config)
+        self.tasks = open_tasks(host, lambda: self.config.irs, self.storage)
+        self.tasks.spools = self.storage.spool
+        self.storage.work = self.tasks
+        self.storage.number = _number
+        self.vms.images = self.storage
+        self.storage.on_change = self._storage_changed
+        self.networks = NetworkDriver(host)
+        self.networks.hook = self.hooks.run_json
         self.host = HostFacts(host, config, self.vms)
+        self.host.networks = self.networks
         self.vms.identify = self.host.identity
+        self.vms.hooks = self.hooks
+        self.vms.peer = self._peer
+        self.policy = PolicyEngine(host, config)
+        self.host.mom_status = self.policy.status
+        self.host_lives: Callable[[str, int], bool | None] = self.storage.host_lives
+        """Says whether the host with this id renews its lease on a storage domain, None if that cannot be seen. In a worker."""
         # The journal first: what the others do may be worth noting.
-        self._owners: dict[str, Owner] = {owner.name: owner for owner in (self.journal, self.vms, self.host)}
+        self._owners: dict[str, Owner] = {
+            owner.name: owner
+            for owner in (self.journal, self.vms, self.storage, self.tasks, self.networks, self.host, self.policy)
+        }
         self.reexec = Reexec(
             loop,
             handoff,
@@ -97,11 +133,19 @@ class Daemon:
         )
         self._owners[self.reexec.name] = self.reexec
 
+    def _peer(self, peer: str) -> Any:
+        from vdsmd.peers import Peer  # deferred: `vdsmd.deferred` has it imported by now
+
+        return Peer(peer, self.config)
+
     def take_over(self) -> None:
         """Give every owner what the previous run left for it; without that, it recovers as after a crash."""
+        self.helper.take_over()
         for owner in self._owners.values():
             self._restore(owner)
         if self.handoff.document is None:
+            # Before anyone is served. A re-exec is no start, and runs no script in its pause.
+            self.hooks.run("before_vdsm_start")
             self.journal.note("daemon.started", version=self.version, pid=os.getpid())
 
     def settle_in(self) -> None:
@@ -121,6 +165,7 @@ class Daemon:
         try:
             if error is not None:
                 raise error
+            self._harden()
             for owner in self._owners.values():
                 reached(Point.RUN_OWNER)
                 owner.start()
@@ -133,6 +178,12 @@ class Daemon:
     def _settle_again(self, error: Exception) -> None:
         log.error("Settling in failed, and is tried again in a moment seconds=%d", SETTLE_AGAIN, exc_info=error)
         self._loop.call_later(SETTLE_AGAIN, self.settle_in)
+
+    @staticmethod
+    def _harden() -> None:
+        from vdsmd.hardening import harden  # deferred, as below
+
+        harden()
 
     def _keep_release(self) -> None:
         from vdsmd.kept import keep  # deferred: `vdsmd.deferred` has it imported by now
@@ -150,6 +201,8 @@ class Daemon:
         for owner in self._owners.values():
             owner.quiesce(deadline)
         self.workers.stop(deadline)
+        self.policy.end(deadline)
+        self.hooks.run("after_vdsm_stop")
         self.journal.close()
 
     @property
@@ -171,9 +224,20 @@ class Daemon:
         logging.getLogger().setLevel(fresh.vars.log_level)
         self.config = fresh
         self.vms.reload(fresh)
+        self.storage.reload(fresh)
         self.host.reload(fresh)
+        self.policy.reload(fresh)
         log.info("The configuration was read again path=%s", fresh.path)
         self.journal.note("config.reloaded")
+
+    def _storage_changed(self, domain: str, valid: bool) -> None:
+        """A storage domain has become well: machines that could not write to it go on."""
+        if valid and (waiting := self.vms.using(domain)):
+            self.vms.resume_paused(waiting)
+
+    def leave(self) -> None:
+        """Stop, when the answers that are owed have been given. Loop's thread."""
+        self._loop.stop()
 
     # For operators
 
@@ -204,6 +268,7 @@ class Daemon:
             "degraded": self.degraded,
             "owners": {name: owner.unsafe() or "" for name, owner in self._owners.items()},
             "libvirt": self.vms.link_status(),
+            "helper": self.helper.describe(),
             "reexec": msgspec.to_builtins(self.reexec.outcome),
             "events": self.journal.end,
             "vms": dict(Counter(self.vms.statuses())),
@@ -251,4 +316,6 @@ class Daemon:
             later=self._loop.call_later,
             in_loop=self._loop.call_threadsafe,
             event=self.journal.note,
+            poller=self._loop,
+            root=self.helper,
         )

@@ -9,11 +9,38 @@ import importlib
 
 MODULES = (
     "vdsmd.kept",
+    "vdsmd.hardening",
     "vdsmd.api.contract",
     "vdsmd.api.introspection",
+    "vdsmd.api.hooked",
+    # What a hook needs, where there is one.
+    "drivers.programs",
+    "hashlib",
+    "tempfile",
     "vdsmd.host.survey",
+    "vdsmd.host.fencing",
+    "vdsmd.host.secrets",
+    "vdsmd.policy.rules",
     "drivers.vm.domxml",
     "drivers.vm.link",
+    "drivers.storage.parts",
+    "drivers.storage.spm_tasks",
+    "drivers.storage.drives",
+    "drivers.storage.images",
+    "drivers.storage.volumes",
+    "vdsmd.api.streams",
+    "drivers.network.work",
+    "drivers.network.legacy",
+    "drivers.vm.changing",
+    "drivers.vm.taps",
+    "drivers.vm.layers",
+    "drivers.vm.moving",
+    "drivers.vm.progress",
+    "drivers.vm.restoring",
+    "vdsmd.peers",
+    "drivers.vm.agents.guest",
+    "drivers.vm.agents.qemu",
+    "drivers.vm.agents.surveyor",
 )
 
 

@@ -23,15 +23,15 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 SCHEMES = ("http://", "https://")
 
 
-def _toil(*words: str) -> list[str]:
-    """Return a command from our own release, whatever has become of the working directory."""
+def program(name: str, *words: str) -> list[str]:
+    """Return a command: a program of this folder, from our own release, whatever has become of the working directory."""
     return [
         "/usr/bin/env",
         f"PYTHONPATH={ROOT}",
         "PYTHONSAFEPATH=1",
         sys.executable,
         "-m",
-        "drivers.storage.toil",
+        f"drivers.storage.{name}",
         *words,
     ]
 
@@ -42,7 +42,7 @@ def zero(domains: Domains, sd: str, image: str, volume: str) -> Command | None:
     domain = domains.get(sd)
     if not domains.files(domain).exists(f"images/{image}/{volume}"):
         return None
-    argv = _toil("erase", f"{domain.path}/images/{image}/{volume}")
+    argv = program("toil", "erase", f"{domain.path}/images/{image}/{volume}")
     return Command(argv=argv, error="VolumesZeroingError", action=f"erasing volume {volume}")
 
 
@@ -50,7 +50,9 @@ def zero(domains: Domains, sd: str, image: str, volume: str) -> Command | None:
 def fetch(domains: Domains, sd: str, image: str, volume: str, url: str, headers: list[str]) -> Command:
     target = path(domains, sd, image, volume) + PART
     return Command(
-        argv=_toil("fetch", url, target, *headers), error="ImagesActionError", action=f"fetching volume {volume}"
+        argv=program("toil", "fetch", url, target, *headers),
+        error="ImagesActionError",
+        action=f"fetching volume {volume}",
     )
 
 
@@ -58,7 +60,9 @@ def fetch(domains: Domains, sd: str, image: str, volume: str, url: str, headers:
 def send(domains: Domains, sd: str, image: str, volume: str, url: str, headers: list[str]) -> Command:
     source = path(domains, sd, image, volume)
     return Command(
-        argv=_toil("send", url, source, *headers), error="ImagesActionError", action=f"sending volume {volume}"
+        argv=program("toil", "send", url, source, *headers),
+        error="ImagesActionError",
+        action=f"sending volume {volume}",
     )
 
 

@@ -14,6 +14,7 @@ For who builds on it:
 - `driver.domains.files(domain)` returns the `Files` (drivers/storage/files.py) of its helper, typed and with paths relative to
   the domain's directory ("images/<imgUUID>/<volUUID>.meta"). A path that leads out of it, by `..` or by a link, is an OSError
   with EXDEV. OSErrors of the other side are raised as OSErrors here (FileNotFoundError, ...), what hangs as `StorageHangs`.
+- `driver.pools.get(sp_uuid)` and `driver.spm.need(sp_uuid)` return a pool that is connected, and one of which we are the SPM.
 - Children that do work (qemu-img, ...) are given `Domain.path`; the daemon itself only passes it on.
 - What must survive beside this is an owner of its own (tasks, pools), with a record of its own.
 """
@@ -100,6 +101,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """After how long a helper that nobody needs is ended."""
     check_delay: float = 10.0
     """Between two checks of a monitored domain."""
+    most_domains: int = 100
+    """How many domains a pool may have."""
+    sanlock_io_timeout: int = 0
+    """Of one I/O of sanlock, from which all its other times follow; 0 as sanlock likes."""
 
     @property
     def mounts(self) -> str:
@@ -117,6 +122,8 @@ def settings(config: Any) -> Settings:
         queue=irs.process_pool_max_queued_slots_per_domain,
         idle=irs.max_ioprocess_idle_time,
         check_delay=irs.sd_health_check_delay,
+        most_domains=irs.maximum_domains_in_pool,
+        sanlock_io_timeout=irs.sanlock_io_timeout,
     )
 
 

@@ -6,13 +6,13 @@ worker threads. Without state of its own: `Tasks` has it all.
 
 from __future__ import annotations
 
-from drivers.storage import carrying, image_plans, merge_plans, plans, qemuimg, steps
+from drivers.storage import carrying, image_plans, merge_plans, plans, qemuimg, steps, streaming
 from drivers.storage.contract import BLANK
 from drivers.storage.errors import InvalidParameter
 from drivers.storage.tasks.owner import Tasks
 from drivers.storage.tasks.record import Lock
 
-PLANNING = (carrying, image_plans, merge_plans, plans, qemuimg, steps)
+PLANNING = (carrying, image_plans, merge_plans, plans, qemuimg, steps, streaming)
 """The modules that fill the tables of `drivers.storage.tasks.registry`."""
 COPY, MOVE = 1, 2
 

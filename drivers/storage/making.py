@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 
 from drivers.base import Host
+from drivers.errors import DriverError
 from drivers.storage import metadata
 from drivers.storage.connections import Connections
 from drivers.storage.contract import (
@@ -64,6 +65,8 @@ class Maker:
     ) -> None:
         self.refuse_format: Callable[[Domain, list[str]], None] = lambda domain, pools: None
         """Raises when a domain in these pools must not be formatted: a pool of them is connected."""
+        self.on_created: Callable[[Domain], None] = lambda domain: None
+        """Makes its leases, where they are to be made. What it raises is a warning: they can be made later."""
         self._host = host
         self._settings = settings
         self._remotes = remotes
@@ -83,6 +86,7 @@ class Maker:
                 self._build(mount, wanted, fields)
             except OSError as error:
                 raise _meant(error, wanted) from error
+        self._finish(wanted)
         log.info(
             "Created domain=%s type=%s class=%s at=%s", wanted.uuid, wanted.type.name, wanted.cls.label, wanted.path
         )
@@ -138,6 +142,12 @@ class Maker:
             raise TargetUnsupported(what=wanted.remote_path, reason="its file system has no direct I/O")
 
     # Doing it
+
+    def _finish(self, made: Domain) -> None:
+        try:
+            self.on_created(made)
+        except (OSError, DriverError) as error:
+            log.warning("A new domain has no leases yet domain=%s error=%s", made.uuid, error)
 
     def _build(self, mount: Files, wanted: Domain, fields: metadata.Fields) -> None:
         building = f"{BUILDING}{wanted.uuid}"

@@ -60,6 +60,12 @@ class Monitors:
     def all(self) -> list[Monitored]:
         return list(self._all.values())
 
+    def now(self) -> list[Monitored]:
+        """Return all with how they fare at this moment: that one has been silent for too long must not be forgotten."""
+        return [
+            msgspec.structs.replace(one, vitals=self.vitals(one.uuid)) for one in self.all() if one.uuid in self._all
+        ]
+
     def find(self, uuid: str) -> Monitored | None:
         return self._all.get(uuid)
 

@@ -67,6 +67,22 @@ class Helper(Part, frozen=True, kw_only=True):
     dropped: bool = False
 
 
+class Pool(Part, frozen=True, kw_only=True):
+    """A pool that this host is connected to. `members`: the states of its domains, by id. `told`: a client keeps the list of
+    them, and who is the SPM is asked of the lease; otherwise all that stands on the master domain. `way`: who keeps others from
+    being the SPM while we are: "sanlock" or "local"; '' while we are not."""
+
+    uuid: str
+    host_id: int
+    master: str
+    version: int
+    members: dict[str, str] = {}
+    told: bool = False
+    role: str = "Free"
+    lver: int = -1
+    way: str = ""
+
+
 class StorageRecord(Record):
     """A checkpoint is the same without helpers, which end when we crash, and with the boot in which connections are there."""
 
@@ -75,3 +91,6 @@ class StorageRecord(Record):
     monitored: list[Monitored] = []
     helpers: list[Helper] = []
     boot: str = ""
+    pools: list[Pool] = []
+    keeper: int = 0
+    """The number of the process that holds leases; 0: there is none."""

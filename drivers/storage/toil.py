@@ -17,27 +17,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+from drivers.storage.pour import Progress
+
 CHUNK = 1 << 20
 PATIENCE = 60.0
 """Seconds that the other side may be silent."""
 SCHEMES = ("http://", "https://")
-
-
-class Progress:
-    """Says how far it is, whenever another hundredth is done."""
-
-    def __init__(self, whole: int) -> None:
-        self._whole = whole
-        self._done = 0
-        self._told = 0
-
-    def add(self, count: int) -> None:
-        self._done += count
-        percent = min(100, self._done * 100 // self._whole) if self._whole else 0
-        if percent > self._told:
-            self._told = percent
-            sys.stdout.write(f"{percent}%\n")
-            sys.stdout.flush()
 
 
 def erase(path: str) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from vdsmd.api.connection import Serve
 from vdsmd.api.encoding import encode_reply
 from vdsmd.api.http import Limits, Request
 from vdsmd.api.rim import Rim, Tls
+from vdsmd.api.shared import Carry, Serve
 from vdsmd.api.xmlrpc import Decoder
 from vdsmd.loop import Loop
 
@@ -25,9 +25,16 @@ PATIENCE = 60.0
 class Server:
     """Serves on a TCP port of 127.0.0.1 and on a local socket until the `with` block ends."""
 
-    def __init__(self, folder: Path, serve: Serve, limits: Limits | None = None, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        serve: Serve,
+        limits: Limits | None = None,
+        tls: Tls | None = None,
+        carry: Carry | None = None,
+    ) -> None:
         self.loop = Loop()
-        self.rim = Rim(self.loop, serve, limits=limits)
+        self.rim = Rim(self.loop, serve, limits=limits, carry=carry)
         self.path = str(folder / "sock")
         self.tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self.tcp.bind(("127.0.0.1", 0))

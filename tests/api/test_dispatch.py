@@ -267,7 +267,9 @@ def test_secrets_are_not_logged(caller: Caller, caplog: pytest.LogCaptureFixture
     assert caller.code("setVmTicket", "v", ["hunter2"])[0] == 91
     assert "joe" in caplog.text
     caller.call("fence", "v", "", {"options": "key=hunter2"})
+    caller.call("create", {"vmId": "v", "custom": {"otp": "hunter2", "bootproto": "a word that is none"}})
     assert "hunter2" not in caplog.text
+    assert "a word that is none" in caplog.text
 
 
 def test_lines_are_not_endless_and_cannot_be_forged(caller: Caller, caplog: pytest.LogCaptureFixture) -> None:

@@ -69,7 +69,9 @@ def test_a_verb_is_whole(verb: Verb) -> None:
 def test_a_verb_agrees_with_the_contract(verb: Verb) -> None:
     facts = contract.verbs()[verb.name]
     ours = wire.parameters(verb)
-    theirs = [parameter for parameter in facts.parameters if parameter.type != "ignored"]
+    theirs = list(facts.parameters)
+    while theirs and theirs[-1].type == "ignored":
+        theirs.pop()
     assert [parameter.name for parameter in ours] == [parameter.name for parameter in theirs]
     newest = [parameter.optional for parameter in theirs]
     # A verb that takes an older form, too, can be called with fewer.

@@ -1,6 +1,7 @@
 """One client's connection: bytes in, calls one after the other, answers out, and an end that loses no answer.
 
     handshaking -> receiving -> serving -> sending -> receiving ... -> closing -> closed
+                           |-> carrying -> sending (the last answer) -> closing
 
 It promises that answers leave whole and in the order of their requests, that at most one call of a client runs at a time,
 that nothing is read from a client who does not take his answers, and that an answer is never destroyed by our own close:
@@ -14,12 +15,11 @@ import math
 import select
 import socket
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
-from vdsmd.api.http import CONTINUE, Body, Incoming, Limits, Refusal, Request, answer
-from vdsmd.loop import READ, WRITE, Loop
+from vdsmd.api.http import CONTINUE, Incoming, Refusal, Request, answer
+from vdsmd.api.shared import Carrier, Shared, Stream
+from vdsmd.loop import READ, WRITE
 
 log = logging.getLogger("rim")
 
@@ -29,49 +29,12 @@ HANDSHAKING = "handshaking"
 RECEIVING = "receiving"
 SERVING = "serving"
 SENDING = "sending"
+CARRYING = "carrying"
+"""A `Carrier` has the socket, for a body that is not held in memory."""
 CLOSING = "closing"
 CLOSED = "closed"
 
 _WAITS_FOR = {HANDSHAKING: READ, RECEIVING: READ, SERVING: 0, SENDING: WRITE, CLOSING: READ}
-
-Serve = Callable[[Request, Callable[[bytes], None]], None]
-"""`serve(request, reply)`: called in the loop's thread; `reply(body)` answers, at once or later, in that thread too."""
-
-
-class Stream(Protocol):
-    """What is used of a socket. `recv` and `send` raise BlockingIOError where they would have to wait."""
-
-    def fileno(self) -> int: ...
-    def recv(self, size: int, /) -> bytes: ...
-    def send(self, data: bytes | memoryview, /) -> int: ...
-    def shutdown(self, how: int, /) -> None: ...
-    def close(self) -> None: ...
-
-
-class SecureStream(Stream, Protocol):
-    def handshake(self) -> int:
-        """Go on with the handshake. Return what to wait for (READ or WRITE), or 0 when it is done. Raises OSError."""
-        ...
-
-
-class Shared:
-    """What all connections of a rim have in common."""
-
-    __slots__ = ("changed", "forget", "leaving", "limits", "loop", "new_body", "serve")
-
-    def __init__(self, loop: Loop, serve: Serve, limits: Limits, new_body: Callable[[], Body]) -> None:
-        self.loop = loop
-        self.serve = serve
-        self.limits = limits
-        self.new_body = new_body
-        self.leaving = False
-        """Every answer from now on is its connection's last."""
-        self.changed: Callable[[], None] = _nothing
-        self.forget: Callable[[Connection], None] = _nothing
-
-
-def _nothing(*_: object) -> None:
-    """Nobody wants to know."""
 
 
 class Connection:
@@ -86,8 +49,9 @@ class Connection:
         self._stream = stream
         self._peer = peer
         self._local = local
-        self._incoming = Incoming(shared.limits, shared.new_body)
+        self._incoming = Incoming(shared.limits, shared.new_body, carries=shared.carry is not None)
         self._request: Request | None = None
+        self._carrier: Carrier | None = None
         self._out: bytes | memoryview = b""
         self._last = False
         self._advancing = False
@@ -97,7 +61,7 @@ class Connection:
     @property
     def busy(self) -> bool:
         """Somebody waits for an answer, or is just asking."""
-        return self.state in (SERVING, SENDING) or (self.state is RECEIVING and self._incoming.midway)
+        return self.state in (SERVING, SENDING, CARRYING) or (self.state is RECEIVING and self._incoming.midway)
 
     @property
     def idle(self) -> bool:
@@ -106,7 +70,7 @@ class Connection:
     def patience(self, begun: float) -> float:
         """Return until when a drain that began at `begun` must wait for this connection; the past for not at all."""
         limits = self._shared.limits
-        if self.state in (SERVING, SENDING):
+        if self.state in (SERVING, SENDING, CARRYING):
             return math.inf
         if self.state is RECEIVING and self._incoming.midway:
             return begun + limits.grace
@@ -140,6 +104,9 @@ class Connection:
             self._drain_stream()
         self.state = CLOSED
         self._request = None
+        if self._carrier is not None:
+            self._carrier.left()
+            self._carrier = None
         self._incoming.close()
         self._shared.loop.unwatch(self._stream.fileno())
         self._stream.close()
@@ -148,7 +115,31 @@ class Connection:
     def refuse(self, status: int, text: str) -> None:
         """Answer so, and end."""
         log.info("Refused client=%s status=%d reason=%s", self._peer, status, text)
-        self._transmit(Refusal(status, text).encode(), last=True)
+        self.say(Refusal(status, text).encode())
+
+    # For carriers
+
+    @property
+    def stream(self) -> Stream:
+        return self._stream
+
+    @property
+    def peer(self) -> str:
+        return self._peer
+
+    def want(self, events: int) -> None:
+        """Be told when the socket is ready for that; 0: only when the client has hung up."""
+        self._want(events)
+
+    def conclude(self) -> None:
+        """All has been said: end."""
+        self._carrier = None
+        self.finish()
+
+    def say(self, answer: bytes) -> None:
+        """Say this, and end."""
+        self._carrier = None
+        self._transmit(answer, last=True)
         self._watch()
 
     def sweep(self, now: float) -> None:
@@ -168,6 +159,8 @@ class Connection:
             self.drop()
         elif self.state is CLOSING and spent > limits.linger:
             self.drop()
+        elif self._carrier is not None:
+            self._carrier.sweep(now)
 
     # Events
 
@@ -181,6 +174,8 @@ class Connection:
             self._handshake()
         elif self.state is CLOSING:
             self._discard()
+        elif self._carrier is not None:
+            self._carry_on(self._carrier, events)
         elif events & (select.EPOLLHUP | select.EPOLLERR):
             log.info("The client left without its answer client=%s", self._peer)
             self.drop()
@@ -263,6 +258,9 @@ class Connection:
         request.peer = self._peer
         request.local = self._local
         try:
+            if request.carried is not None:
+                self._carry(request)
+                return
             self._shared.serve(request, partial(self._answer, request))
         except Exception:
             # The edge: the client must get an answer whatever went wrong, and the others must not notice.
@@ -270,6 +268,23 @@ class Connection:
             if self._request is request:
                 self._request = None
                 self.refuse(500, "the call failed in a way that was not foreseen")
+
+    def _carry(self, request: Request) -> None:
+        assert self._shared.carry is not None
+        self.state = CARRYING
+        self._want(0)
+        carrier = self._shared.carry(request, self)
+        self._request = None
+        if self.state is CARRYING:
+            self._carrier = carrier
+
+    def _carry_on(self, carrier: Carrier, events: int) -> None:
+        try:
+            carrier.ready(events)
+        except Exception:
+            # The edge: whatever went wrong, the client must see an end, and the loop must not spin.
+            log.exception("Carrying failed client=%s", self._peer)
+            self.drop()
 
     def _answer(self, request: Request, body: bytes) -> None:
         if self._request is not request:
@@ -308,8 +323,9 @@ class Connection:
             self.state = RECEIVING
 
     def _watch(self) -> None:
-        if self.state is not CLOSED:
-            self._want(_WAITS_FOR[self.state])
+        wants = _WAITS_FOR.get(self.state)
+        if wants is not None:
+            self._want(wants)
 
     def _want(self, wants: int) -> None:
         if wants != self._wants:

@@ -26,7 +26,9 @@ from vdsmd.api.xmlrpc import Decoder, Malformed, Unsendable, encode_fault, encod
 
 log = logging.getLogger("api")
 
-_SECRETS = ("passw", "secret", "otp", "sysprep", "ticket", "credential", "payload")
+_SECRETS = ("passw", "secret", "sysprep", "ticket", "credential", "payload")
+_SECRET = "otp"
+"""A secret when it is the whole name: in a longer one, such as bootproto, these letters mean nothing."""
 _VEIL = "********"
 _SHOWN = 1000
 
@@ -262,7 +264,7 @@ def shown(named: dict[str, Any], secret: tuple[str, ...] = ()) -> str:
 
 def _veil(name: str, value: Any) -> Any:
     lowered = name.lower()
-    if any(secret in lowered for secret in _SECRETS):
+    if lowered == _SECRET or any(secret in lowered for secret in _SECRETS):
         return _VEIL
     if isinstance(value, dict):
         return {_cut(member, 100): _veil(member, inner) for member, inner in islice(value.items(), 100)}

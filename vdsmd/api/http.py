@@ -14,8 +14,11 @@ import httptools
 import msgspec
 
 PATHS = (b"/", b"/RPC2")
+_CARRIED = (b"PUT", b"GET")
 
 _REASONS = {
+    200: "OK",
+    206: "Partial Content",
     400: "Bad Request",
     404: "Not Found",
     405: "Method Not Allowed",
@@ -36,6 +39,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     body: int = 10 * 2**20
     head: int = 64 * 2**10
     connections: int = 1000
+    streams: int = 16
+    """Images that are carried at a time."""
     silence: float = 60.0
     """For a whole request to arrive, for the next one to begin, and for a client to take more of its answer."""
     handshake: float = 10.0
@@ -56,13 +61,29 @@ class Body(Protocol):
     def feed(self, data: bytes) -> None: ...
 
 
-class Request:
-    """A request that has arrived completely. `peer` and `local` say where from."""
+class Carried:
+    """The head of a PUT or GET, of which the body is not held in memory. `early`: what of it came with the head."""
 
-    __slots__ = ("body", "flow", "keep_alive", "local", "old", "peer")
+    __slots__ = ("early", "expects", "headers", "length", "method")
+
+    def __init__(self, method: str, headers: dict[str, str]) -> None:
+        self.method = method
+        self.headers = headers
+        """By name, in small letters."""
+        self.length: int | None = None
+        self.expects = False
+        """The client waits for a `100 Continue` before it sends the body."""
+        self.early = b""
+
+
+class Request:
+    """A request that has arrived completely, but for what is `carried`. `peer` and `local` say where from."""
+
+    __slots__ = ("body", "carried", "flow", "keep_alive", "local", "old", "peer")
 
     def __init__(self, body: Body) -> None:
         self.body = body
+        self.carried: Carried | None = None
         self.flow = ""
         self.keep_alive = False
         self.old = False
@@ -78,7 +99,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         body = f"{self.text}\n".encode()
-        allow = "Allow: POST\r\n" if self.status == 405 else ""
+        allow = "Allow: GET, POST, PUT\r\n" if self.status == 405 else ""
         head = (
             f"HTTP/1.1 {self.status} {_REASONS[self.status]}\r\nContent-Type: text/plain; charset=utf-8\r\n"
             f"{allow}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -96,6 +117,16 @@ def answer(body: bytes, *, old: bool, last: bool) -> bytes:
     )
 
 
+def told(
+    status: int, body: bytes, *, kind: str = "application/json", length: int | None = None, task: str = ""
+) -> bytes:
+    """Return an answer to a PUT or GET, its connection's last. `length`: of a body that is sent later."""
+    count = len(body) if length is None else length
+    named = f"Task-Id: {task}\r\n" if task else ""
+    head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {kind}\r\n{named}Content-Length: {count}\r\n"
+    return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
 class _Refused(Exception):
     """Stops the parser. It comes out as one of its own errors."""
 
@@ -103,7 +134,8 @@ class _Refused(Exception):
 class Incoming:
     """The requests of one connection, in the order in which they arrived."""
 
-    def __init__(self, limits: Limits, new_body: Callable[[], Body]) -> None:
+    def __init__(self, limits: Limits, new_body: Callable[[], Body], *, carries: bool = False) -> None:
+        """carries: a PUT or GET is a request as soon as its head has come. Nothing may be fed any more once it is served."""
         self.requests: deque[Request] = deque()
         self.refusal: Refusal | None = None
         self.midway = False
@@ -112,6 +144,7 @@ class Incoming:
         """The client waits for a `100 Continue` before it sends the body."""
         self._limits = limits
         self._new_body = new_body
+        self._carries = carries
         self._in_body = False
         self._head = 0
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
@@ -140,6 +173,7 @@ class Incoming:
 
     def on_message_begin(self) -> None:
         self._request = Request(self._new_body())
+        self._named: dict[str, str] | None = None
         self._path = b""
         self._length: int | None = None
         self._chunked = False
@@ -149,6 +183,9 @@ class Incoming:
 
     def on_url(self, url: bytes) -> None:
         self._path += url
+        if self._carries and self._named is None and self._parser is not None:
+            method = self._parser.get_method()
+            self._named = {} if method in _CARRIED else None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         match name.lower():
@@ -160,10 +197,15 @@ class Incoming:
                 self.expects = value.lower() == b"100-continue"
             case b"flowid":
                 self._request.flow = value[:100].decode("ascii", "replace").partition(" ")[0]
+            case _ if self._named is not None:
+                self._named[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         assert parser is not None
+        if self._named is not None:
+            self._begin_to_carry(parser.get_method().decode(), self._named)
+            return
         if self._path not in PATHS and _path(self._path) not in PATHS:
             self._refuse(404, "nothing is here; calls go to / or /RPC2")
         if parser.get_method() != b"POST":
@@ -179,15 +221,29 @@ class Incoming:
         self._request.keep_alive = self._limits.keep_alive and parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
+        carried = self._request.carried
+        if carried is not None:
+            carried.early += data
+            return
         self._received += len(data)
         if self._received > self._limits.body:
             self._refuse_size()
         self._request.body.feed(data)
 
     def on_message_complete(self) -> None:
-        self.requests.append(self._request)
+        if self._request.carried is None:
+            self.requests.append(self._request)
         self.midway = self._in_body = self.expects = False
         self._head = 0
+
+    def _begin_to_carry(self, method: str, headers: dict[str, str]) -> None:
+        carried = Carried(method, headers)
+        carried.length = None if self._chunked else self._length
+        carried.expects, self.expects = self.expects, False
+        self._request.carried = carried
+        self._request.old = self._parser is not None and self._parser.get_http_version() == "1.0"
+        self.requests.append(self._request)
+        self.midway, self._in_body = False, True
 
     def _refuse_size(self) -> None:
         self._refuse(413, f"the request is larger than {self._limits.body} bytes")

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from vdsmd.api.connection import Connection, SecureStream, Serve, Shared, Stream
+from vdsmd.api.connection import Connection
 from vdsmd.api.http import Body, Limits
+from vdsmd.api.shared import Carry, SecureStream, Serve, Shared, Stream
 from vdsmd.api.xmlrpc import Decoder
 from vdsmd.loop import READ, Loop, Timer
 
@@ -52,11 +53,18 @@ class Rim:
     """Accepts, reads, has calls served, and writes. Not thread-safe: everything happens in the loop's thread."""
 
     def __init__(
-        self, loop: Loop, serve: Serve, *, limits: Limits | None = None, new_body: Callable[[], Body] = Decoder
+        self,
+        loop: Loop,
+        serve: Serve,
+        *,
+        limits: Limits | None = None,
+        new_body: Callable[[], Body] = Decoder,
+        carry: Carry | None = None,
     ) -> None:
+        """`carry`: has what PUT and GET ask for; without it, they are refused."""
         self._loop = loop
         self._limits = limits or Limits()
-        self._shared = Shared(loop, serve, self._limits, new_body)
+        self._shared = Shared(loop, serve, self._limits, new_body, carry)
         self._shared.forget = self._forget
         self._shared.changed = self._look
         self._listeners: list[Listener] = []

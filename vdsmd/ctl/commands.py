@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from vdsmd.ctl import machines
+from vdsmd.ctl import machines, networks
 from vdsmd.ctl.catalogue import Entry, Param
 from vdsmd.ctl.context import DONE, Context, Problem, as_json, from_json
 from vdsmd.ctl.create import literal
@@ -14,6 +14,7 @@ VIEWS = {
     "list": machines.show_list,
     "getAllVmStats": machines.show_all_stats,
     "getVmStats": machines.show_stats,
+    "vdsmd.planNetworks": networks.show_plan,
 }
 """How people see the reply of a verb, where the general form would not do."""
 
@@ -136,6 +137,7 @@ def _show_status(context: Context, info: dict[str, Any]) -> None:
         "serving for": machines.span(max(0.0, time.time() - info["since"])),
         "virtual machines": machines_by_status or "none",
         "libvirt": _one_line(context, info["libvirt"]),
+        "helper": info.get("helper", "unknown"),
         "last re-exec": _last_reexec(context, info["reexec"]),
         "descriptors": f"{info['descriptors']} open, {len(info['named_descriptors'])} of them kept over a re-exec",
     }

@@ -19,7 +19,13 @@ from vdsmd.ctl.target import CONFIG, Unusable, address, how_to_start
 from vdsmd.ctl.wire import Client, Lost, Refused, Unreachable
 
 TIMEOUT = 120.0
-GROUPS = {"vm": "virtual machines", "host": "this host"}
+GROUPS = {
+    "vm": "virtual machines",
+    "host": "this host",
+    "network": "this host's networks",
+    "storage": "connections to storage",
+    "domain": "storage domains",
+}
 EPILOG = """\
 exit status:
   0  done

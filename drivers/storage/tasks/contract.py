@@ -43,7 +43,8 @@ class Move(StrEnum):
     FAIL = "fail"
 
 
-_EARLY = (State.INIT, State.PREPARING, State.BLOCKED, State.ACQUIRING, State.QUEUED, State.RUNNING)
+EARLY = (State.INIT, State.PREPARING, State.BLOCKED, State.ACQUIRING, State.QUEUED)
+"""Nothing has been done."""
 
 TABLE: dict[tuple[State, Move], State] = {
     (State.INIT, Move.PREPARE): State.PREPARING,
@@ -54,7 +55,7 @@ TABLE: dict[tuple[State, Move], State] = {
     (State.RUNNING, Move.FINISH): State.FINISHED,
     # What is past its point of no return cannot be undone.
     (State.RUNNING, Move.FAIL): State.FAILED,
-    **{(state, Move.ABORT): State.ABORTING for state in _EARLY},
+    **{(state, Move.ABORT): State.ABORTING for state in (*EARLY, State.RUNNING)},
     (State.ABORTING, Move.TURN_BACK): State.REACQUIRING,
     (State.REABORTING, Move.TURN_BACK): State.REACQUIRING,
     (State.WAIT_RECOVER, Move.TURN_BACK): State.REACQUIRING,

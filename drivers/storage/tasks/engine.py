@@ -8,7 +8,7 @@ All of it runs in the loop's thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -16,7 +16,7 @@ from drivers.base import Host
 from drivers.errors import Failed, NotResponding
 from drivers.storage.tasks import registry
 from drivers.storage.tasks.book import Book
-from drivers.storage.tasks.contract import UNDOING, Move, State
+from drivers.storage.tasks.contract import EARLY, UNDOING, Move, State
 from drivers.storage.tasks.errors import TaskAborted
 from drivers.storage.tasks.queue import ready
 from drivers.storage.tasks.record import Command, Task
@@ -36,6 +36,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     at_once: int = 10
 
 
+class Attendance(msgspec.Struct, frozen=True, kw_only=True):
+    """A client who waits for a task, and whose bytes its first command carries: at most two descriptors for it, to be closed by
+    whoever has this, and who is to be told of the task's end, in the loop's thread."""
+
+    fds: Sequence[int]
+    ended: Callable[[Task], None]
+
+
 class Engine:
     def __init__(self, host: Host, limits: Callable[[], Limits], book: Book, runner: Runner) -> None:
         self.works = Works(host, self._child_ended)
@@ -48,6 +56,7 @@ class Engine:
         self._runner = runner
         self._resting: set[str] = set()
         """Tasks that wait for storage to come back."""
+        self._attendants: dict[str, Callable[[Task], None]] = {}
 
     def resume_children(self) -> None:
         for task in self._book.all():
@@ -55,11 +64,22 @@ class Engine:
                 self.active.add(task.task_id)
                 self.works.resume(task.task_id, task.run)
 
+    def attend(self, task_id: str, attendance: Attendance) -> None:
+        """Have a client on the line. Any thread, before the task is first scheduled."""
+        self.works.lend(task_id, attendance.fds)
+        self._attendants[task_id] = attendance.ended
+        self._runner.attended.add(task_id)
+
+    def waiting(self) -> list[str]:
+        """Return the tasks with a client that have not begun: maybe they wait for one that will not go on now."""
+        tasks = [task for task in self._book.unfinished() if task.task_id in self._runner.attended]
+        return [task.task_id for task in tasks if task.task_id not in self.active and task.state in EARLY]
+
     def schedule(self) -> None:
-        if not self._runner.going:
-            return
-        allowed = [task for task in self._book.unfinished() if self._runner.may_work(task)]
-        free, blocked = ready(allowed, self.active, self._resting, self._limits().at_once)
+        runner = self._runner
+        allowed = [task for task in self._book.unfinished() if runner.may_work(task)]
+        resting = self._resting | {task.task_id for task in allowed if not runner.may_go(task)}
+        free, blocked = ready(allowed, self.active, resting, self._limits().at_once)
         for task in blocked:
             if task.state is State.INIT:
                 self._book.move(task, Move.PREPARE, Move.WAIT)
@@ -169,7 +189,7 @@ class Engine:
         hangs = isinstance(error, NotResponding)
         may_pass = hangs or isinstance(error, OSError)
         has_tries = task.tries < MOST_TRIES
-        if hangs and not self._runner.going:
+        if hangs and not self._runner.may_go(task):
             return  # a re-exec is wanted, and nobody waits for storage meanwhile; the step is made again after it
         if task.state is State.RECOVERING and (hangs or (may_pass and has_tries)):
             self._book.move(task, Move.POSTPONE, tries=task.tries + 1)
@@ -206,6 +226,9 @@ class Engine:
     def _told_if_ended(self, task: Task) -> None:
         if task.is_final:
             self.works.forget(task.task_id)
+            self._runner.attended.discard(task.task_id)
+            if (tell := self._attendants.pop(task.task_id, None)) is not None:
+                tell(task)
             self._host.event("task.ended", task=task.task_id, verb=task.verb, state=task.state, message=task.message)
 
     def _write_in_background(self, task: Task) -> None:

@@ -47,6 +47,11 @@ class NotSpm(Busy):
     wire = "SpmStatusError"
 
 
+class Departing(Busy):
+    message = "{verb} is refused: the daemon is about to re-exec, which no connection survives; try again in a moment"
+    wire = "ImagesActionError"
+
+
 class TasksRunning(Busy):
     message = "Storage pool {pool} has tasks that have not ended: {tasks}"
     wire = "TaskInProgress"

@@ -19,6 +19,10 @@ class Later:
     def get(self, sd_uuid: str) -> Any:
         return self._storage.domains.get(sd_uuid)
 
+    @property
+    def spm(self) -> Any:
+        return self._storage.spm
+
     def files(self, domain: Any) -> Any:
         return self._storage.domains.files(domain)
 

@@ -18,8 +18,8 @@ from typing import Any
 from drivers.base import Host
 from drivers.storage.tasks.book import Book
 from drivers.storage.tasks.contract import UNDOING, State
-from drivers.storage.tasks.engine import Engine, Limits
-from drivers.storage.tasks.errors import NotSpm, TasksRunning, WrongTaskState
+from drivers.storage.tasks.engine import Attendance, Engine, Limits
+from drivers.storage.tasks.errors import Departing, NotSpm, TasksRunning, WrongTaskState
 from drivers.storage.tasks.record import Lock, Task, TasksRecord
 from drivers.storage.tasks.runner import SPM, Runner, Spool, inherited
 from state.records import Record
@@ -42,16 +42,27 @@ class Tasks:
         self._book = Book(host)
         self._runner = Runner(self._book, context, lambda pool: self.spools(pool))
         self._engine = Engine(host, limits, self._book, self._runner)
+        self._departing = False
+        """Whether a re-exec is wanted."""
 
     # For verbs: any thread
 
     def submit(
-        self, verb: str, args: dict[str, Any], *, pool: str = "", tag: str = SPM, locks: Sequence[Lock] = ()
+        self,
+        verb: str,
+        args: dict[str, Any],
+        *,
+        pool: str = "",
+        tag: str = SPM,
+        locks: Sequence[Lock] = (),
+        attendance: Attendance | None = None,
     ) -> str:
         """Take in a task and return its id. In a worker: what can be seen to be impossible is refused here and now.
 
-        Raises NotSpm, TooManyTasks, TaskNotKept, and whatever the plan of this kind of task raises.
+        Raises NotSpm, TooManyTasks, TaskNotKept, with an attendance Departing, and whatever the plan of such a task raises.
         """
+        if attendance is not None and self._departing:
+            raise Departing(verb=verb)
         if tag == SPM and not self.is_spm(pool):
             raise NotSpm(pool=pool)
         names = {lock.name for lock in locks}
@@ -59,6 +70,8 @@ class Tasks:
             self._runner.rehearse(verb, args)  # only to hear of it; it is planned anew under the locks
         task = Task(task_id=_new_id(), verb=verb, args=args, pool=pool, tag=tag, locks=list(locks), created=time.time())
         self._book.add(task, self._limits().kept)
+        if attendance is not None:
+            self._engine.attend(task.task_id, attendance)
         self._host.event("task.created", task=task.task_id, verb=verb)
         self._host.in_loop(self._engine.schedule)
         return task.task_id
@@ -147,17 +160,25 @@ class Tasks:
         self._engine.resume_children()
 
     def start(self) -> None:
+        self._departing = False
         if not self._runner.going:
             self._runner.going = True
             self._engine.schedule()
 
     def unsafe(self) -> str | None:
+        if self._runner.attended:
+            return f"task {min(self._runner.attended)} carries an image from or to a client"
         if not self._engine.in_workers:
             return None
         return f"task {min(self._engine.in_workers)} is in the middle of a step"
 
     def settle(self) -> None:
+        """Steps of tasks that can go on after it wait for it; a client's image cannot, so the re-exec waits for that, unless it
+        has not begun: then that ends."""
+        self._departing = True
         self._runner.going = False
+        for task_id in self._engine.waiting():
+            self.stop(task_id)
 
     def resume(self) -> None:
         self.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from drivers.storage.tasks.contract import UNDOING
 from drivers.storage.tasks.record import Lock, Task
 
 
@@ -20,8 +21,9 @@ def ready(
     free: list[Task] = []
     blocked: list[Task] = []
     for task in tasks:
-        fits = all(_fits(lock, taken) for lock in task.locks)
-        for lock in task.locks:
+        locks = _needed(task)
+        fits = all(_fits(lock, taken) for lock in locks)
+        for lock in locks:
             taken[lock.name] = taken.get(lock.name, True) and lock.shared
         if task.task_id in active or task.task_id in resting:
             continue
@@ -31,6 +33,11 @@ def ready(
         else:
             blocked.append(task)
     return free, blocked
+
+
+def _needed(task: Task) -> list[Lock]:
+    """Return what must be the task's: nothing, for one that turns back before it was planned."""
+    return [] if task.steps is None and task.state in UNDOING else task.locks
 
 
 def _fits(lock: Lock, taken: dict[str, bool]) -> bool:

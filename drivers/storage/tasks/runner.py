@@ -23,6 +23,8 @@ MOST_TRIES = 5
 """How often something is tried that may pass (a full disk, a child that vanished), before that is taken for its answer."""
 SPM = "spm"
 """The tag of tasks that only the SPM may do."""
+HSM = "hsm"
+"""The tag of tasks that any host may do."""
 
 
 class Spool(Protocol):
@@ -46,6 +48,8 @@ class Runner:
         """Whether steps may begin: not while a re-exec is wanted."""
         self.spm: set[str] = set()
         """The pools of which this host is the SPM."""
+        self.attended: set[str] = set()
+        """Tasks with a client on the line, who cannot be handed over: a re-exec waits for their end, so they go on."""
 
     def rehearse(self, verb: str, args: dict[str, Any]) -> None:
         """Raise what stands in the way of such a task, as things are now."""
@@ -55,7 +59,10 @@ class Runner:
         return task.tag != SPM or task.pool in self.spm
 
     def must_pause(self, task: Task) -> bool:
-        return not self.going or (task.reverting and not task.is_committed) or not self.may_work(task)
+        return not self.may_go(task) or (task.reverting and not task.is_committed) or not self.may_work(task)
+
+    def may_go(self, task: Task) -> bool:
+        return self.going or task.task_id in self.attended
 
     def make_steps(self, task: Task) -> Command | None:
         """Make steps until one needs a child, which is returned, or nothing more is to be done now."""
@@ -78,7 +85,7 @@ class Runner:
         """Undo what has begun, last step first. What fails is left, for the sake of the rest, and raised at the end."""
         failure: Exception | None = None
         for undo in task.undoing():
-            if not self.going or not self.may_work(task):
+            if not self.may_go(task) or not self.may_work(task):
                 return
             try:
                 self._known(task, registry.UNDOS, undo.name)(self._context, *undo.args)

@@ -19,7 +19,7 @@ import fcntl
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -32,6 +32,7 @@ trap 'stop=1; [ -n "$child" ] && kill -KILL $child 2>/dev/null' TERM
 trap '' HUP INT
 "$@" 3>&- 4>&- &
 child=$!
+exec 6>&- 7>&-
 echo "$$ $child" >&4
 [ -n "$stop" ] && kill -KILL $child 2>/dev/null
 wait $child; code=$?
@@ -40,6 +41,8 @@ echo $code >&3
 """
 _FILES = {1: "out", 2: "err", 3: "status", 4: "pids", 5: "lock"}
 _LOCK = 5
+_LENT = 6
+"""From here on the command has the descriptors that were lent to its task."""
 _PROGRESS = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)|(\d+(?:\.\d+)?)%")
 _TAIL = 4096
 POLL = 0.5
@@ -63,6 +66,11 @@ class Works:
         self._host = host
         self._ended = ended
         self._directory = os.path.join(host.run_dir, "tasks")
+        self._lent: dict[str, Sequence[int]] = {}
+
+    def lend(self, task_id: str, fds: Sequence[int]) -> None:
+        """Give these descriptors, at most two, to the first command of the task. They are ours to close from now on."""
+        self._lent[task_id] = fds
 
     def start(self, task_id: str, run: int, argv: list[str]) -> None:
         """Start the command. Raises OSError when it cannot be: there is no such program, no memory, no room."""
@@ -74,6 +82,8 @@ class Works:
                 files[number] = os.open(self._path(task_id, run, name), flags, 0o600)
                 opened.callback(os.close, files[number])
             fcntl.flock(files[_LOCK], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            opened.callback(self._close_lent, task_id)
+            files |= dict(enumerate(self._lent.get(task_id, ()), _LENT))
             wrapped = ["/bin/sh", "-c", _WRAPPER, "task", *argv]
             self._host.children.spawn(_child(task_id), wrapped, on_exit=self._on_exit(task_id, run), files=files)
 
@@ -95,11 +105,16 @@ class Works:
 
     def forget(self, task_id: str) -> None:
         """Delete what the commands of the task left behind."""
+        self._close_lent(task_id)
         place = os.path.join(self._directory, task_id)
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(place):
                 os.unlink(os.path.join(place, name))
             os.rmdir(place)
+
+    def _close_lent(self, task_id: str) -> None:
+        for fd in self._lent.pop(task_id, ()):
+            os.close(fd)
 
     def _on_exit(self, task_id: str, run: int) -> Callable[[Exit], None]:
         return lambda _exit: self._look(task_id, run)

@@ -148,6 +148,15 @@ class FakeKernel:
             if (route.destination, route.link, route.gateway, route.table) == (destination, link, gateway, table):
                 self.routes.remove(route)
 
+    # Shares
+
+    def qos_set(self, link: str, handle: int, shares: dict[str, Any]) -> None:
+        self._must(link).shaper = handle
+
+    def qos_clear(self, link: str) -> None:
+        if link in self.links:
+            self.links[link].shaper = 0
+
     # DHCP
 
     def dhcp_list(self) -> list[str]:

@@ -20,7 +20,7 @@ from drivers.network.work import Work
 from state.directory import StateDirectory
 from supervdsm.registry import ACTIONS, Context
 
-for subject in ("link", "bridge", "vlan", "bond", "address", "route", "tap", "dhcp"):
+for subject in ("link", "bridge", "vlan", "bond", "address", "route", "tap", "dhcp", "filter", "mirror", "qos"):
     importlib.import_module(f"supervdsm.actions.{subject}")
 
 

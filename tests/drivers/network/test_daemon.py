@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +80,41 @@ def test_a_plan_is_shown_and_changes_nothing(daemon: Start) -> None:
     steps = running.must("vdsmd.planNetworks", {"net": STATIC}, {}, {})["steps"]
     assert "bridge.create name=net stp=off" in steps
     assert different(before, state()) == []
+
+
+def test_hooks_see_a_change_and_may_forbid_it(daemon: Start, tmp_path: Path) -> None:
+    nics("em1")
+    ran = tmp_path / "ran"
+
+    def add(point: str, body: str) -> None:
+        path = tmp_path / "hooks" / point / "50_test"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n(printf '{point} '; cat $_hook_json; echo) >> {ran}\n{body}\n")
+        path.chmod(0o755)
+
+    def told() -> list[tuple[str, Any]]:
+        lines = [line.split(" ", 1) for line in ran.read_text().splitlines()]
+        ran.unlink()
+        return [(point, json.loads(data)["request"]) for point, data in lines]
+
+    for point in ("after_network_setup", "after_network_setup_fail"):
+        add(point, "")
+    add("before_network_setup", """sed -i 's/"mtu":"1401"/"mtu":"1402"/' $_hook_json""")
+    running = daemon(launcher=OWN_SYSFS, config={"paths": {"hooks": tmp_path / "hooks"}})
+    asked = {"nic": "em1", "mtu": "1401", "custom": {"colour": "blue"}}
+    running.must("setupNetworks", {"net": asked}, {}, QUIET)
+    assert caps(running)["networks"]["net"]["mtu"] == "1402"
+    (before, seen), (after, left) = told()
+    assert (before, after) == ("before_network_setup", "after_network_setup")
+    assert seen == {"networks": {"net": asked}, "bondings": {}, "options": QUIET}
+    assert left["networks"]["net"] == {**asked, "mtu": "1402"}
+    assert code(running.call("setupNetworks", {"net": {"nic": "nobody"}}, {}, QUIET)) == 23
+    assert [point for point, _ in told()] == ["before_network_setup", "after_network_setup_fail"]
+    add("before_network_setup", "exit 2")
+    assert code(running.call("delNetwork", "net", "", "", ["em1"], {})) == 78
+    add("before_network_setup", "echo '[]' > $_hook_json")
+    assert code(running.call("delNetwork", "net", "", "", ["em1"], {})) == 21
+    assert "net" in caps(running)["networks"]
 
 
 def test_networks_survive_reexec_and_crash(daemon: Start) -> None:

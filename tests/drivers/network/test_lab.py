@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from drivers.errors import DriverError
 from supervdsm.client import Failed
 from tests.drivers.network.namespace import different, ip, nics, state
 from tests.drivers.network.stand import Stand, Struck
-from tests.drivers.network.test_networks import addresses, link, reboot
+from tests.drivers.network.test_networks import addresses, link, reboot, shaped
+from tests.until import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.netns]
 
@@ -50,6 +53,32 @@ def test_a_bond_with_a_vlan_under_a_bridge(tmp_path: Path) -> None:
     assert addresses("bond0") == ["198.51.100.2/24"]
     stand.setup({name: {"remove": True} for name in FIRST[0]}, {"bond0": {"remove": True}})
     assert different(before, state()) == []
+
+
+def test_networks_on_vlans_share_a_bond(tmp_path: Path) -> None:
+    nics("em1", "em2", "em3")
+    stand = Stand(tmp_path)
+    curve = {"m1": 20_000_000, "d": 10_000, "m2": 10_000_000}
+    qos = {"net": {"out": {"ls": curve, "ul": {"m2": 50_000_000}}}, "plain": {"out": {"ls": {"m2": 5_000_000}}}}
+    stand.setup({name: {**network, "hostQos": qos.get(name)} for name, network in FIRST[0].items()}, FIRST[1])
+    told = shaped("bond0")
+    assert told[""] == "hfsc" and "m1 20Mbit d 10ms m2 10Mbit" in told["66"] and "m2 5Mbit" in told["1"]
+    assert stand.driver.facts({})["networks"]["net"]["hostQos"] == qos["net"]
+    before = sent("66")
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as frames:
+        frames.bind(("bond0.100", 0))
+        frames.send(bytes.fromhex("ffffffffffff02000000000188b5") + bytes(50))
+    until(lambda: sent("66") > before, 60, "the frame to be counted with its VLAN")
+    stand.setup(*FIRST)
+    assert shaped("bond0")[""] == ""
+
+
+def sent(name: str) -> int:
+    """Return how many bytes a class of bond0 has sent."""
+    told = subprocess.run(["tc", "-s", "class", "show", "dev", "bond0"], check=True, capture_output=True, text=True)
+    lines = iter(told.stdout.splitlines())
+    next(line for line in lines if line.startswith("class") and line.split()[2].endswith(f":{name}"))
+    return int(next(lines).split()[1])
 
 
 def test_options_of_a_bond_change_under_its_networks(tmp_path: Path) -> None:

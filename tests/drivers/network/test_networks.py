@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -167,14 +168,64 @@ def test_a_failure_at_any_step_leaves_everything_as_it_was(tmp_path: Path) -> No
     pytest.fail("it never succeeded")
 
 
+def shaped(name: str) -> dict[str, str]:
+    """Return the classes of traffic on a link by the ends of their names, and as '' its scheduler, if that has classes."""
+    told = {line.split()[2].partition(":")[2]: line for line in tc("class", name)}
+    return told | {"": next((line.split()[1] for line in tc("qdisc", name) if line.split()[1] in ("hfsc", "htb")), "")}
+
+
+def tc(what: str, name: str) -> list[str]:
+    done = subprocess.run(["tc", "-s", what, "show", "dev", name], check=True, capture_output=True, text=True)
+    return [line for line in done.stdout.splitlines() if line.startswith(what)]
+
+
+QOS = {"out": {"ls": {"m2": 8_000_000}, "rt": {"m2": 1_000_000}, "ul": {"m2": 4_000_000}}}
+
+
+def test_networks_share_a_nic_as_they_are_told(tmp_path: Path) -> None:
+    """With htb or hfsc, whichever this kernel has."""
+    nics("em1")
+    before, kind = state(), shaped("em1")
+    stand = Stand(tmp_path)
+    stand.setup({"net": {"nic": "em1", "hostQos": QOS}})
+    told = shaped("em1")
+    assert told[""] in ("hfsc", "htb") and "4Mbit" in told["1"] and "1Mbit" in told["1"]
+    facts = stand.driver.facts({})
+    assert facts["networks"]["net"]["hostQos"] == QOS
+    calls = len(stand.root.calls)
+    stand.setup({"net": {"nic": "em1", "hostQos": QOS}})
+    assert len(stand.root.calls) == calls
+    stand.setup({"net": {"nic": "em1", "hostQos": {"out": {"ls": {"m2": "1000000"}}}}})
+    assert "4Mbit" not in shaped("em1")["1"]
+    subprocess.run(["tc", "qdisc", "del", "dev", "em1", "root"], check=True)
+    Stand(tmp_path)
+    assert shaped("em1")[""] == told[""]
+    stand.setup({"net": {"remove": True}})
+    assert shaped("em1") == kind
+    assert different(before, state()) == []
+
+
+def test_a_scheduler_that_others_have_set_stays(tmp_path: Path) -> None:
+    nics("em1")
+    subprocess.run(["tc", "qdisc", "add", "dev", "em1", "root", "handle", "1:", "htb", "default", "1"], check=True)
+    before = state(), shaped("em1")
+    with pytest.raises(errors.BringUpFailed, match="others have set"):
+        Stand(tmp_path).setup({"net": {"nic": "em1", "hostQos": QOS}})
+    assert (state(), shaped("em1")) == before
+    stand = Stand(tmp_path)
+    stand.setup({"net": {"nic": "em1"}})
+    stand.setup({"net": {"remove": True}})
+    assert (state(), shaped("em1")) == before
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("way", ["up", "edit", "down"])
 def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path: Path, moment: str, way: str) -> None:
     """The fault matrix of a change: the daemon dies before or after each action of it, and the next one recovers."""
     surroundings()
-    first = {"net": MANAGEMENT}
+    first = {"net": {**MANAGEMENT, "hostQos": QOS}}
     second = {
-        "net": {"nic": "em2", "ipaddr": "192.0.2.10", "netmask": "24", "mtu": 1500},
+        "net": {"nic": "em2", "ipaddr": "192.0.2.10", "netmask": "24", "mtu": 1500, "hostQos": QOS},
         "n2": {"nic": "em1", "bridged": False},
     }
     start, change = {
@@ -184,7 +235,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path: Path, moment: st
     }[way]
     if start:
         Stand(tmp_path).setup(start)
-    before = state()
+    before, sharing = state(), [shaped("em1"), shaped("em2")]
     for number in range(200):
         stand = Stand(tmp_path)
 
@@ -198,6 +249,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path: Path, moment: st
         except Struck:
             recovered = Stand(tmp_path)
             assert different(before, state()) == [], f"killed {moment} {stand.root.calls[number]}"
+            assert [shaped("em1"), shaped("em2")] == sharing
             assert recovered.driver.drift == []
             continue
         assert number > 3

@@ -191,6 +191,8 @@ def network(draw: st.DrawFn, bases: list[dict[str, Any]]) -> dict[str, Any]:
         wanted |= {"bootproto": "dhcp", "defaultRoute": draw(st.booleans())}
     if draw(st.booleans()):
         wanted |= {"ipv6addr": f"2001:db8::{draw(st.integers(1, 99))}/64", "ipv6autoconf": draw(st.booleans())}
+    if base and draw(st.integers(0, 2)) == 0:
+        wanted["hostQos"] = {"out": {"ls": {"m2": draw(st.sampled_from([1000, 2000]))}}}
     wanted["stp"] = wanted["bridged"] and draw(st.booleans())
     return wanted
 

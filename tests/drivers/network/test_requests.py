@@ -52,7 +52,23 @@ WRONG: list[tuple[str, Any, Any]] = [
     ("ERR_BAD_PARAMS", {"new": {"bootproto": "bootp"}}, {}),
     ("ERR_BAD_PARAMS", {"new": {**ADDRESS, "bootproto": "dhcp"}}, {}),
     ("ERR_BAD_PARAMS", {"new": {"nic": "em1", "dhcpv6": True}}, {}),
-    ("ERR_BAD_PARAMS", {"new": {"hostQos": {"out": {"ls": {"m2": -1}}}}}, {}),
+    *(
+        ("ERR_BAD_PARAMS", {"new": {"nic": "em1", "hostQos": qos}}, {})
+        for qos in (
+            {"out": {"ls": {"m2": -1}}},
+            {"out": {"ls": {"m2": "much"}}},
+            {"out": {"ls": {"m2": 10**12}}},
+            {"out": {"ls": {"m1": 5}}},
+            {"out": {"ls": {"m1": 5, "m2": 5}}},
+            {"out": {"ul": {"m2": 5}}},
+            {"out": {"ls": {"m2": 5}, "in": {"m2": 5}}},
+            {"out": {"ls": {"m2": 5}, "rt": {"m2": 9}, "ul": {"m2": 8}}},
+            {"out": "much"},
+            "much",
+        )
+    ),
+    ("ERR_BAD_PARAMS", {"new": {"hostQos": {"out": {"ls": {"m2": 1}}}}}, {}),
+    ("ERR_BAD_PARAMS", {"new": {"nic": "em1", "qosInbound": {"average": "1000"}}}, {}),
     ("ERR_BAD_PARAMS", {"new": {"custom": ["text"]}}, {}),
     # Nics
     ("ERR_BAD_NIC", {"new": {"nic": "em9"}}, {}),

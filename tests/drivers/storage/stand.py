@@ -59,6 +59,7 @@ class Ground:
             later=self.loop.call_later,
             in_loop=self.loop.call_threadsafe,
             event=lambda name, /, **fields: self.events.append((name, fields)),
+            poller=self.loop,
             **lent,
         )
         self._thread = threading.Thread(target=self.loop.run)
