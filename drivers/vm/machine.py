@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -21,7 +21,7 @@ from drivers.errors import Failed, IllegalMove, NoSuchVm, VmExists
 from drivers.vm.contract import NO_ERROR, TABLE, Ending, Move, Status, Virt
 from state.directory import StateDirectory
 from state.process import boot_id, is_alive
-from state.records import Entry, Record, RecordError, decode, encode, pack, unpack
+from state.records import Entry, Migration, Record, RecordError, decode, encode, pack, unpack
 
 log = logging.getLogger("vm")
 
@@ -189,6 +189,10 @@ class Machine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class VmRecord(Record):
     """All machines; a checkpoint is the same with one machine, and its boot. `samples` is opaque text: it is worth its
     decoding only when somebody asks for statistics, which is after the pause."""
+
+    # Version 2 has fields that version 1 had not, all with defaults.
+    version: ClassVar[int] = 2
+    migrations: ClassVar[dict[int, Migration]] = {1: lambda plain: plain}
 
     machines: list[Machine] = []
     samples: str = ""
