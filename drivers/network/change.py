@@ -22,7 +22,7 @@ log = logging.getLogger("network")
 
 UNKNOWN = (HelperGone, NoHelper, TimedOut)
 """The helper did not say what became of an action."""
-REMOVING = ("link.delete", "link.detach", "link.down", "address.delete", "route.delete", "dhcp.stop")
+REMOVING = ("link.delete", "link.detach", "link.down", "address.delete", "route.delete", "dhcp.stop", "qos.clear")
 
 
 class Changer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from drivers.network.model import Bond, Configuration, Network
+from drivers.network.model import Bond, Configuration, Network, Qos
 
 USUAL_MTU = 1500
 
@@ -27,6 +27,8 @@ class Device(msgspec.Struct, kw_only=True):
     options: dict[str, str] = {}
     network: Network | None = None
     """The network whose addresses it carries."""
+    shares: dict[str, Qos] = {}
+    """What networks get of it for what they send, by their tags; '' for the one without."""
 
     @property
     def rank(self) -> int:
@@ -75,7 +77,9 @@ def base_mtu(configuration: Configuration, base: str) -> int:
 def _add(found: dict[str, Device], configuration: Configuration, name: str, network: Network) -> None:
     mtu = mtu_of(configuration, network)
     if network.base:
-        found.setdefault(network.base, Device(name=network.base, kind="nic"))
+        base = found.setdefault(network.base, Device(name=network.base, kind="nic"))
+        if network.host_qos is not None:
+            base.shares["" if network.vlan is None else str(network.vlan)] = network.host_qos
     if network.vlan is not None:
         found[network.port] = Device(name=network.port, kind="vlan", mtu=mtu, below=network.base, tag=network.vlan)
     if network.bridged:

@@ -12,7 +12,8 @@ from typing import Any
 
 from drivers.network.devices import USUAL_MTU, Device
 from drivers.network.kernel import FOR_EVER, MAIN, OURS, Address, Kernel, Link, Route
-from drivers.network.model import Act, Step
+from drivers.network.model import Act, Qos, Step
+from drivers.network.shares import number, told
 
 UNKNOWN_MTU = 0
 """Of a link that is yet to be made, and of one that has just left a bond: the kernel decides, until it is told."""
@@ -120,6 +121,14 @@ class Draft:
             self._do(act("link.autoconf", link=name, on=on), act("link.autoconf", link=name, on=link.autoconf6))
             link.autoconf6 = on
 
+    def share(self, name: str, shares: dict[str, Qos], before: dict[str, Qos]) -> None:
+        """Have networks share a link. `before`: how they do now, if we have arranged that."""
+        link, wanted = self.kernel.links[name], number(shares)
+        if link.shaper != wanted:
+            old = before if number(before) == link.shaper else {}
+            self._do(_sharing(name, shares), _sharing(name, old))
+            link.shaper = wanted
+
     # Addresses and routes
 
     def start_client(self, name: str, *, default_route: bool) -> None:
@@ -199,6 +208,12 @@ def _adding(link: str, address: str, known: Address) -> Act:
     if known.valid != FOR_EVER:
         details |= {"preferred": known.preferred, "valid": known.valid}
     return act("address.add", link=link, address=address, **details)
+
+
+def _sharing(link: str, shares: dict[str, Qos]) -> Act:
+    if not shares:
+        return act("qos.clear", link=link)
+    return act("qos.set", link=link, handle=number(shares), shares=told(shares))
 
 
 def _restoring(route: Route) -> Act:

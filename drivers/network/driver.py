@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from drivers.base import Host
 from drivers.errors import Busy, DriverError, NotResponding
-from drivers.network.errors import ChangeUnfinished
+from drivers.network.errors import BadParams, ChangeUnfinished
 from drivers.network.model import NetworkRecord
 from state.directory import StateDirectory
 from state.records import Record
@@ -41,8 +41,8 @@ class NetworkDriver:
 
     def __init__(self, host: Host, *, open_work: Callable[[], Work] | None = None) -> None:
         self.hook: Callable[[str, Given], Given] = lambda point, data: data
-        """Runs the hooks of a point (before_network_setup, after_network_setup) on `{"request": {"networks", "bondings",
-        "options"}}`, and returns what they have made of it."""
+        """Runs the hooks of a point (before_network_setup, after_network_setup, after_network_setup_fail) on `{"request":
+        {"networks", "bondings", "options"}}`, and returns what they have made of it."""
         self._host = host
         self._open_work = open_work or self._open
         self._state = NetworkRecord()
@@ -144,13 +144,20 @@ class NetworkDriver:
 
     def _change(self, networks: Given, bonds: Given, options: Given, *, check: bool) -> None:
         asked = {"request": {"networks": networks, "bondings": bonds, "options": options}}
-        asked = self.hook("before_network_setup", asked)
-        work = self._working()
-        running = self._state.running
-        request = asked["request"]
-        after, steps, demand = work.plan(
-            running, request["networks"], request["bondings"], request["options"], check=check
-        )
+        request = _request(self.hook("before_network_setup", asked))
+        try:
+            steps = self._carry_out(request, check=check)
+        except (DriverError, OSError):
+            self.hook("after_network_setup_fail", {"request": request})
+            raise
+        self._host.event("network.changed", networks=", ".join(sorted(request["networks"])), steps=steps)
+        self.hook("after_network_setup", {"request": request})
+
+    def _carry_out(self, request: Given, *, check: bool) -> int:
+        """Return how many steps it took."""
+        work, running = self._working(), self._state.running
+        asked = request["networks"], request["bondings"], request["options"]
+        after, steps, demand = work.plan(running, *asked, check=check)
         try:
             work.carry_out(running, after, steps, demand)
         except ChangeUnfinished:
@@ -160,8 +167,7 @@ class NetworkDriver:
             self._host.event("network.taken_back", reason=error)
             raise
         self._state.running, self._state.drift = after, []
-        self._host.event("network.changed", networks=", ".join(sorted(request["networks"])), steps=len(steps))
-        self.hook("after_network_setup", asked)
+        return len(steps)
 
     # Help
 
@@ -224,3 +230,13 @@ class NetworkDriver:
         """In the loop: try again to take back a change."""
         self._settled = False
         self._host.later(AGAIN, self.start)
+
+
+def _request(left: Any) -> Given:
+    """Return the request, as hooks have left it. Raises BadParams."""
+    request = left.get("request") if isinstance(left, dict) else None
+    for name in ("networks", "bondings", "options"):
+        if not isinstance(request, dict) or not isinstance(request.get(name), dict):
+            raise BadParams(what=f"request.{name}", reason="expected a struct; was that the hook before_network_setup?")
+    assert isinstance(request, dict)
+    return request

@@ -11,6 +11,7 @@ from typing import Any
 
 from drivers.network.kernel import DEFAULT, DEFAULT6, Kernel, Link
 from drivers.network.model import Configuration, Network
+from drivers.network.shares import as_struct
 
 Facts = dict[str, Any]
 NO_GATEWAY6 = "::"
@@ -46,6 +47,8 @@ def _network(kernel: Kernel, running: Configuration, name: str, network: Network
         "ipv6autoconf": network.autoconf6,
         "cfg": _cfg(running, carrier, network),
     }
+    if network.host_qos is not None:
+        told["hostQos"] = {"out": as_struct(network.host_qos)}
     if network.vlan is not None:
         told["vlanid"] = network.vlan
     if not network.bridged:

@@ -53,6 +53,8 @@ class Link(msgspec.Struct, kw_only=True):
     options: dict[str, str] = {}
     """Of a bond: what we can set, `mode` by its name, and `active_slave`."""
     autoconf6: bool = False
+    shaper: int = 0
+    """The number of the root queueing discipline that we have set: it says which shares are in force. 0 for none of ours."""
     addresses: dict[str, Address] = {}
     """By themselves with their prefix lengths. Both families, without those of link scope."""
     local6: list[str] = []

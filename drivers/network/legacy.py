@@ -13,7 +13,7 @@ Given = dict[str, Any]
 
 OPTIONS = ("force", "connectivitycheck", "connectivitytimeout")
 BONDING = "bondingoptions"
-OF_NO_USE = ("blockingdhcp", "onboot", "delay", "qosinbound", "qosoutbound")
+OF_NO_USE = ("blockingdhcp", "onboot", "delay")
 """Options of older releases: a change waits for what it must wait for, and networks always come with the host."""
 
 

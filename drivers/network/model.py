@@ -15,6 +15,22 @@ LONGEST_NAME = 15
 """Characters that the kernel allows in a device's name."""
 
 
+class Curve(Part, frozen=True):
+    """How fast something may be: `m1` bits a second for `d` microseconds, then `m2`."""
+
+    m2: int
+    m1: int = 0
+    d: int = 0
+
+
+class Qos(Part, frozen=True):
+    """What a network gets of its nic or bond to send: a share of what is left, so much in any case, so much at most."""
+
+    ls: Curve
+    rt: Curve | None = None
+    ul: Curve | None = None
+
+
 class Network(Part, frozen=True):
     """One network. On a nic, on a bond, or (bridged only) on neither; on a VLAN of it when `vlan` is not None."""
 
@@ -35,6 +51,7 @@ class Network(Part, frozen=True):
     default_route: bool = False
     custom: dict[str, str] = {}
     """Properties for hooks."""
+    host_qos: Qos | None = None
 
     @property
     def base(self) -> str:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 from drivers.errors import Failed
 from drivers.network.kernel import FOR_EVER, Address, Kernel, Link, Route
+from drivers.network.shares import OURS as OUR_SHAPERS
 
-LINK, ADDRESS, ROUTE = 18, 22, 26
+LINK, ADDRESS, ROUTE, QDISC = 18, 22, 26, 38
 """What is asked for; answers come with a number that is less by 2."""
 ERROR, DONE = 2, 3
 DUMP, INTERRUPTED = 0x300, 0x10
@@ -25,6 +26,8 @@ LINK_SCOPE = 253
 BY_KERNEL, BY_ADVERTISEMENT = 2, 9
 UNICAST = 1
 CLONED = 0x200
+ROOT = 0xFFFFFFFF
+"""TC_H_ROOT: the parent of a link's outermost queueing discipline."""
 BOND_MODES = ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb")
 BOND_NUMBERS = {
     3: ("miimon", "I"), 4: ("updelay", "I"), 5: ("downdelay", "I"), 7: ("arp_interval", "I"), 13: ("fail_over_mac", "B"),
@@ -50,6 +53,8 @@ def look() -> Kernel:
         _name(links)
         for body in _dump(sock, ADDRESS, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
             _add_address(links, body)
+        for body in _dump(sock, QDISC, struct.pack("=BxxxiIII", 0, 0, 0, 0, 0)):
+            _add_shaper(links, body)
         bodies = _dump(sock, ROUTE, struct.pack("=BBBBBBBBI", *[0] * 9))
         routes = [route for body in bodies if (route := _route(links, body)) is not None]
     return Kernel(links={link.name: link for link in links.values()}, routes=sorted(routes))
@@ -198,6 +203,12 @@ def _add_address(links: dict[int, Link], body: bytes) -> None:
     preferred, valid = struct.unpack_from("=II", told[6]) if 6 in told else (FOR_EVER, FOR_EVER)
     broadcast = _text(family, told.get(4, b"")) if family == socket.AF_INET else ""
     link.addresses[text] = Address(broadcast=broadcast, preferred=preferred, valid=valid)
+
+
+def _add_shaper(links: dict[int, Link], body: bytes) -> None:
+    _, index, handle, parent = struct.unpack_from("=BxxxiII", body)
+    if parent == ROOT and handle >> 16 in OUR_SHAPERS and index in links:
+        links[index].shaper = handle >> 16
 
 
 def _route(links: dict[int, Link], body: bytes) -> Route | None:

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_interface
 from drivers.network.devices import Device, devices
 from drivers.network.draft import Draft, same
 from drivers.network.kernel import DEFAULT, DEFAULT6, MAIN, Kernel, Link, Route
-from drivers.network.model import Configuration, Network, Step
+from drivers.network.model import Configuration, Network, Qos, Step
 
 METRIC6 = 512
 """Of an IPv6 default route of ours: less than that of one from a router advertisement (1024)."""
@@ -29,6 +29,7 @@ def plan(kernel: Kernel, before: Configuration, after: Configuration) -> list[St
             draft.stop_client(name)
     for name in reversed(_both(old, new)):
         _strip(draft, name, old.get(name), new.get(name))
+    _end_sharing(draft, old, new)
     _take_apart(draft, old, new)
     _give_back(draft, before, old, new)
     _put_together(draft, old, new)
@@ -37,6 +38,8 @@ def plan(kernel: Kernel, before: Configuration, after: Configuration) -> list[St
         draft.set_up(device.name)
     for device in new.values():
         _address(draft, device)
+    for name, device in new.items():
+        draft.share(name, device.shares, _shares(old.get(name)))
     return draft.steps
 
 
@@ -126,6 +129,17 @@ def _brings_routes(network: Network, route: Route) -> bool:
 
 
 # Devices
+
+
+def _end_sharing(draft: Draft, old: Devices, new: Devices) -> None:
+    """Before the links go, and while it can be undone."""
+    for name in old:
+        if draft.find(name) is not None and not _shares(new.get(name)):
+            draft.share(name, {}, _shares(old[name]))
+
+
+def _shares(device: Device | None) -> dict[str, Qos]:
+    return device.shares if device is not None else {}
 
 
 def _take_apart(draft: Draft, old: Devices, new: Devices) -> None:

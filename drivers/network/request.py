@@ -14,11 +14,15 @@ import msgspec
 
 from drivers.errors import Invalid
 from drivers.network.errors import BadAddress, BadBond, BadBridge, BadNic, BadParams, BadVlan
-from drivers.network.model import LONGEST_NAME, Bond, Network
+from drivers.network.model import LONGEST_NAME, Bond, Curve, Network, Qos
 from drivers.network.options import parse as bond_options
 
 HIGHEST_TAG = 4094
 LEAST_MTU, LEAST_MTU6, GREATEST_MTU = 68, 1280, 65521
+FASTEST = 8 * (2**32 - 1)
+"""Bits a second that the kernel's scheduler can count."""
+LONGEST_CURVE = 60_000_000
+"""Microseconds."""
 USUAL_TIMEOUT, LONGEST_TIMEOUT = 4.0, 600.0
 """Seconds for the engine to show that it still reaches us."""
 BRIDGE_NAME = re.compile(r"[^\s:./%]+")
@@ -91,8 +95,9 @@ def _network(name: str, given: Attributes) -> Network | None:
         raise BadParams(what=f"network {name}", reason="without a bridge it needs a nic or a bond")
     if stp and not bridged:
         raise BadParams(what=f"network {name}", reason="a spanning tree needs a bridge")
-    if given.get("hostqos"):
-        raise BadParams(what=f"hostQos of network {name}", reason="it is not supported")
+    for key in ("qosinbound", "qosoutbound"):
+        if given.get(key):
+            raise BadParams(what=f"{key} of network {name}", reason="it is not supported; hostQos limits what is sent")
     addresses = _ip4(given) | _ip6(given)
     return Network(
         nic=nic,
@@ -103,6 +108,7 @@ def _network(name: str, given: Attributes) -> Network | None:
         mtu=_mtu(given, bool(addresses["address6"] or addresses["autoconf6"])),
         default_route=_truth(given, "defaultroute", any(addresses[key] for key in ("gateway", "gateway6", "dhcp"))),
         custom=_custom(name, given.get("custom")),
+        host_qos=_host_qos(f"hostQos of network {name}", given.get("hostqos"), has_base=bool(nic or bond)),
         **addresses,
     )
 
@@ -227,6 +233,35 @@ def _check_gateway(interface: IPv4Interface | IPv6Interface, gateway: str) -> No
 
 def _custom(name: str, given: Any) -> dict[str, str]:
     return {str(key): str(value) for key, value in _attributes(f"custom of network {name}", given or {}).items()}
+
+
+def _host_qos(what: str, given: Any, *, has_base: bool) -> Qos | None:
+    out = _attributes(what, given or {}).get("out")
+    if not out:
+        return None
+    curves = {name: _curve(f"{what}: {name}", curve) for name, curve in _attributes(what, out).items()}
+    if not has_base:
+        raise BadParams(what=what, reason="the network has no nic or bond to share")
+    if unknown := curves.keys() - {"ls", "rt", "ul"}:
+        raise BadParams(what=what, reason=f"expected ls, rt and ul, got {min(unknown)}")
+    if (share := curves.get("ls")) is None:
+        raise BadParams(what=what, reason="ls is missing")
+    qos = Qos(ls=share, rt=curves.get("rt"), ul=curves.get("ul"))
+    if qos.rt and qos.ul and qos.rt.m2 > qos.ul.m2:
+        raise BadParams(what=what, reason="it cannot get more in any case (rt) than at most (ul)")
+    return qos
+
+
+def _curve(what: str, given: Any) -> Curve | None:
+    if not given:
+        return None
+    told = _attributes(what, given)
+    m1, d, m2 = (_number(told, key, BadParams) for key in ("m1", "d", "m2"))
+    if m2 is None or not 0 < m2 <= FASTEST:
+        raise BadParams(what=f"{what}: m2", reason=f"expected 1 to {FASTEST} bits a second")
+    if not 0 <= (m1 or 0) <= FASTEST or not 0 <= (d or 0) <= LONGEST_CURVE or bool(m1) != bool(d):
+        raise BadParams(what=what, reason="expected m1 in bits a second together with d in microseconds, or neither")
+    return Curve(m1=m1 or 0, d=d or 0, m2=m2)
 
 
 # Bonds

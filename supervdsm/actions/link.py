@@ -9,6 +9,7 @@ import os
 
 from supervdsm.errors import NotAllowed
 from supervdsm.links import OURS, Found, Session, checked, session
+from supervdsm.ports import kinds_of_ports
 from supervdsm.registry import Context, action
 
 MASTERS = ("bridge", "bond")
@@ -87,15 +88,16 @@ def attach_to(kernel: Session, port: Found, master: Found) -> None:
 
 def _pass_address_on(kernel: Session, port: Found, master: Found) -> None:
     """Have a bridge or bond of ours take the address of its first port, for good. The kernel would do so by itself, but not
-    once udev has given it one by its own lights, which it does a moment after it was made (MACAddressPolicy in systemd.link(5)).
+    once udev has given it one by its own lights, a moment after it was made (MACAddressPolicy in systemd.link(5)).
     Taps of guests do not count."""
     if port.kind == "tun":
         return
-    found = [each for each in kernel.route.get_links() if each.get_attr("IFLA_MASTER") == master.number]
-    kinds = [info.get_attr("IFLA_INFO_KIND") for each in found if (info := each.get_attr("IFLA_LINKINFO"))]
-    if len(kinds) == len(found) and all(kind == "tun" for kind in kinds):
-        mac = kernel.route.link("get", index=port.number)[0].get_attr("IFLA_ADDRESS")
-        kernel.route.link("set", index=master.number, address=mac)
+    if all(kind == "tun" for kind in kinds_of_ports(master.number)):
+        told = kernel.route.link("get", index=port.number)[0]
+        if port.kind == "vlan":
+            # Until it is up, it has the address that the link below had when it was made.
+            told = kernel.route.link("get", index=told.get_attr("IFLA_LINK"))[0]
+        kernel.route.link("set", index=master.number, address=told.get_attr("IFLA_ADDRESS"))
 
 
 def _set_state(link: str, state: str) -> None:
