@@ -53,7 +53,7 @@ def test_the_stock_client_drives_it(daemon: Start) -> None:
         assert proxy.destroy(vm_id)["status"]["code"] == 0  # type: ignore[index,call-overload]
         gone: Any = proxy.getVmStats(vm_id)
         assert gone["status"] == {"code": 1, "message": "Virtual machine does not exist"}
-        unbuilt: Any = proxy.migrateStatus(vm_id)
+        unbuilt: Any = proxy.getDeviceList()
         assert unbuilt["status"]["code"] == 44
         with pytest.raises(xmlrpc.client.Fault, match="no verb 'noSuchVerb'"):
             proxy.noSuchVerb()
@@ -144,7 +144,8 @@ HOSTILE = {
         b"<fault>",
     ),
     "not HTTP": (b"\x16\x03\x01\x02\x00garbage\r\n\r\n", b"400"),
-    "another method": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"405"),
+    "another method": (b"DELETE / HTTP/1.1\r\nHost: x\r\n\r\n", b"405"),
+    "an image that is not named": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
     "another path": (b"POST /else HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", b"404"),
     "an announced giant": (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", b"413"),
     "a 12 MB body": (post(CALL.format(name="ping", params=STRING.format("x" * 12_000_000))), b"413"),
@@ -196,7 +197,8 @@ def test_crowds_of_idle_connections_do_not_keep_others_out(daemon: Start) -> Non
 
 
 def test_a_request_in_every_phase_survives_a_re_exec(daemon: Start) -> None:
-    """Connected and silent, half sent, and whole but unread: each is answered, by the old run or the new one."""
+    """Whole but unread: it is answered, by the old run or the new one. Connected and silent: it is too, or is closed before a
+    byte of an answer, if it was silent for longer than a client that is about to ask."""
     vdsmd = daemon()
     body = CALL.format(name="ping", params="")
     request = post(body).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
@@ -206,12 +208,21 @@ def test_a_request_in_every_phase_survives_a_re_exec(daemon: Start) -> None:
         os.kill(vdsmd.pid, signal.SIGHUP)
         whole.sendall(request)
         until(lambda: vdsmd.generation == 1, 120)
-        silent.sendall(request)
-        for sock in (whole, silent):
-            got = b""
-            while data := sock.recv(65536):
-                got += data
-            assert b"200 OK" in got and b"Done" in got
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            silent.sendall(request)
+        answered = whole_answer(whole)
+        assert b"200 OK" in answered and b"Done" in answered
+        late = whole_answer(silent)
+        assert late == b"" or (b"200 OK" in late and b"Done" in late)
+
+
+def whole_answer(sock: socket.socket) -> bytes:
+    """Return what comes until the other side closes, or has closed before it was asked."""
+    got = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := sock.recv(65536):
+            got += data
+    return got
 
 
 def test_a_client_that_keeps_its_connection_is_told_to_close(daemon: Start) -> None:
