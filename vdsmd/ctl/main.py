@@ -21,10 +21,16 @@ from vdsmd.ctl.wire import Client, Lost, Refused, Unreachable
 TIMEOUT = 120.0
 GROUPS = {
     "vm": "virtual machines",
+    "guest": "systems inside virtual machines, through their agents",
     "host": "this host",
     "network": "this host's networks",
     "storage": "connections to storage",
     "domain": "storage domains",
+    "pool": "storage pools",
+    "spm": "the role that writes to a pool",
+    "volume": "volumes",
+    "image": "images: chains of volumes",
+    "task": "long work on storage",
 }
 EPILOG = """\
 exit status:
