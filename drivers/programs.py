@@ -20,6 +20,9 @@ from state.children import OURS_ALONE
 MOST_OUTPUT = 2**20
 """Bytes of each of standard output and standard error that are kept; the rest is read and thrown away."""
 
+TO_DIE = 2.0
+"""Seconds that a killed program gets to be gone."""
+
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
     """How a program ended. `code`: its exit status, or minus the signal's number."""
@@ -88,12 +91,20 @@ def _attend(pid: int, name: str, pipes: tuple[int, int], timeout: float) -> Ran:
                 # Its own output is all in the pipes; what it has left behind may keep them open for ever.
                 _drain(output)
                 return Ran(code=_reap(pidfd), out=bytes(output[pipes[0]]), err=bytes(output[pipes[1]]))
-        os.killpg(pid, signal.SIGKILL)  # its leader has not been reaped: the number is still its own
-        _reap(pidfd)
+        _kill(pid, pidfd)
         raise NotResponding(what=name, reason=f"it did not end within {timeout:g} s, and was killed")
     finally:
         for number in (*pipes, pidfd):
             os.close(number)
+
+
+def _kill(pid: int, pidfd: int) -> None:
+    """Kill the group. What hangs in the kernel dies later, and is not waited for: our caller must not hang with it."""
+    os.killpg(pid, signal.SIGKILL)  # its leader has not been reaped: the number is still its own
+    dying = select.poll()
+    dying.register(pidfd, select.POLLIN)
+    if dying.poll(TO_DIE * 1000):
+        _reap(pidfd)
 
 
 def _read(number: int, into: bytearray) -> bool:
