@@ -54,8 +54,8 @@ class Vars(msgspec.Struct, frozen=True, kw_only=True):
     max_outgoing_migrations: int = 2
     # The most MiB a second that one migration transfers. 0: as many as it can.
     migration_max_bandwidth: int = 52
-    # Milliseconds for which a guest may stand still at the end of its migration, unless the caller says otherwise. It gets there
-    # in so many steps, over so many seconds for each GiB of its memory: a guest that needs less is not made to stand still longer.
+    # Milliseconds for which a guest may stand still at the end of its migration, unless the caller says otherwise. It gets
+    # there in so many steps, over so many seconds for each GiB of its memory: a guest that needs less does not stand longer.
     migration_downtime: int = 500
     migration_downtime_steps: int = 5
     migration_downtime_delay: float = 100
@@ -155,7 +155,7 @@ class Irs(msgspec.Struct, frozen=True, kw_only=True):
     sd_health_check_delay: float = 10
     # How many storage domains a storage pool may have.
     maximum_domains_in_pool: int = 100
-    # Seconds that one I/O of sanlock may take, from which all its times follow; the same on all hosts of a pool. 0: sanlock's own
+    # Seconds that one I/O of sanlock may take, from which all its times follow; the same on all hosts of a pool. 0: its own
     # default, 10. Less is for tests: a host on busy storage would lose its leases.
     sanlock_io_timeout: int = 0
     # How many tasks there may be, ended ones included, and how many of them at work at once.

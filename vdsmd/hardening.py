@@ -1,7 +1,7 @@
 """What the daemon gives up of its own accord, as an ordinary user.
 
 QEMU may run as the same user. It promises that no other process of that user can trace the daemon, read its memory or take its
-descriptors, and so call root's helper in its name. Imported after the first answers: an exec undoes it, and nobody waits for it.
+descriptors, and so call root's helper in its name. Imported after the first answers: an exec undoes it, and nobody waits.
 """
 
 from __future__ import annotations

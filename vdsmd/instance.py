@@ -47,7 +47,7 @@ def _try_lock(fd: int) -> bool:
 
 
 def renew(fds: FdTable) -> None:
-    """We have another pid, having gone to the background: let the file and the kernel's word on the lock (/proc/locks) say it."""
+    """We have another pid, having gone to the background: let the file and the kernel (/proc/locks) say it."""
     fd = fds[NAME]
     # The kernel keeps the pid that took the lock, and takes it anew only for a lock of another kind.
     fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

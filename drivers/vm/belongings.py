@@ -1,24 +1,25 @@
 """Belongings: what a machine has on the host beside its domain, made at its start and taken away at its end.
 
 Media made of files, taps in bridges, layers that are thrown away. It promises that nothing is made that is not found again by
-the machine's id, so that whoever sees a machine's end, whenever, takes all of it away. What makes them is imported after the
-first answer (`vdsmd.deferred` names it).
+the machine's id, so that whoever sees a machine's end, whenever, takes all of it away.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from drivers.base import Host
 from drivers.errors import DriverError
-from drivers.vm.machine import Machine, Machines
+from drivers.vm.machine import Machine
+from drivers.vm.machines import Machines
+from drivers.vm.made import layers, payload, taps
 
 if TYPE_CHECKING:
     from drivers.vm.changes.images import Images
-    from drivers.vm.hypervisors import Hypervisor
+    from drivers.vm.hypervisor.kinds import Hypervisor
 
 log = logging.getLogger("vm")
 
@@ -43,8 +44,6 @@ class Belongings:
     def plug(self, vm_id: str, nic: Struct, row: Hypervisor) -> Struct:
         """Have what a nic needs on the host's side, as it is to be plugged in now. Returns the nic with its name there.
         Raises Failed."""
-        from drivers.vm import taps
-
         if not is_tapped(nic, row):
             return nic
         named = {**nic, "name": taps.name_of(vm_id, str(nic.get("macAddr", "")))}
@@ -53,20 +52,14 @@ class Belongings:
 
     def has_tap(self, vm_id: str, nic: Struct, row: Hypervisor) -> bool:
         """Say whether a nic that is plugged in has a tap of ours: it may be in no bridge by now."""
-        from drivers.vm import taps
-
         return row.taps and taps.is_of(vm_id, str(nic.get("name", "")))
 
     def move(self, nic: Struct, before: Struct) -> None:
         """Plug the tap of a nic into the bridge that the nic says, or into none, with all that it asks for. Raises Failed."""
-        from drivers.vm import taps
-
         taps.plug(self._host.root, nic, before)
 
     def watch(self, nic: Struct, before: Struct) -> None:
         """Have a nic whose tap is libvirt's get copies of what passes the networks that it watches. Raises Failed."""
-        from drivers.vm import taps
-
         if nic.get("name"):
             taps.watch(self._host.root, nic, before)
 
@@ -81,8 +74,6 @@ class Belongings:
 
     def tidy(self, machine: Machine) -> None:
         """Remove the taps of nics that the machine has no more."""
-        from drivers.vm import taps
-
         names: set[str] = set()
         for nic in (*machine.conf["devices"], *machine.intended.get("devices", ())):
             if nic.get("type") == "interface":
@@ -94,8 +85,6 @@ class Belongings:
 
     def drop(self, vm_id: str) -> None:
         """Take away all that belongs to a machine which has ended. Any number of times; what cannot be is logged."""
-        from drivers.vm import layers, payload, taps
-
         machine = self._machines.find(vm_id)
         for nic in machine.conf.get("devices", ()) if machine else ():
             if nic.get("portMirroring") and not taps.is_of(vm_id, str(nic.get("name", ""))):
@@ -122,11 +111,14 @@ class Belongings:
         if machine is not None:
             self._host.submit(partial(self.tidy, machine), partial(_dropped, machine), key=machine.vm_id)
 
-    def sweep(self) -> None:
-        """A previous run may not have come to it: take away what belongs to machines that are Down."""
+    def sweep(self, live: Collection[str] = ()) -> None:
+        """A previous run may not have come to it: take away what belongs to machines that are Down, or that ended with the host
+        when it did. `live`: the domains there are."""
         for machine in self._machines.all():
             if machine.is_down:
                 self.ended(machine)
+        known = {*live, *(machine.vm_id for machine in self._machines.all())}
+        self._host.submit(partial(layers.forget_other_boots, self._layers, known), _swept, key="vm/layers")
 
     def _ended(self, machine: Machine) -> None:
         if self._machines.find(machine.vm_id) is machine:
@@ -146,8 +138,6 @@ class Belongings:
         return self._disk(vm_id, device) if device.get("type") == "disk" else device
 
     def _disk(self, vm_id: str, disk: Struct) -> Struct:
-        from drivers.vm import layers, payload
-
         if (disk.get("specParams") or {}).get("vmPayload"):
             return {**disk, "path": payload.make(self._media, vm_id, disk)}
         if _is_to_be_found(disk):
@@ -176,6 +166,11 @@ def _is_to_be_found(disk: Struct) -> bool:
 def is_tapped(nic: Struct, row: Hypervisor) -> bool:
     """Say whether root makes a tap for the nic when it is plugged in."""
     return row.taps and nic.get("device", "bridge") in ("", "bridge") and bool(nic.get("network"))
+
+
+def _swept(_: None, error: Exception | None) -> None:
+    if error is not None:
+        log.error("Layers of machines that ended with the host stay behind", exc_info=error)
 
 
 def _dropped(machine: Machine, _: None, error: Exception | None) -> None:

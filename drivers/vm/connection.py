@@ -7,6 +7,7 @@ Right after an exec "not yet" is worth waiting for: it lasts some milliseconds, 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,42 @@ from drivers.base import Host
 from drivers.errors import DriverError, HypervisorDown
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
+    from drivers.vm.hypervisor.events import Tell
+    from drivers.vm.hypervisor.link import Link
 
 log = logging.getLogger("libvirt")
 
 READY_WITHIN = 30.0
 LONGEST_PAUSE = 30.0
 FIRST_PAUSE = 0.5
+
+
+class Libvirt:
+    """libvirt itself, imported when it is opened first: that takes longer than all the rest of a re-exec.
+
+    `vdsmd.deferred` names the module, so that it is imported soon after the start in any case."""
+
+    def __init__(self) -> None:
+        # libvirt reads it when it is imported. Its warnings would go to our standard error, and say nothing of use.
+        os.environ.setdefault("LIBVIRT_DEBUG", "4")
+        self._module: Any = None
+
+    def open(self, uri: str, lib_dir: str, virt_type: str, tell: Tell, broken: Callable[[str], None]) -> Link:
+        """In a worker. See `drivers.vm.hypervisor.link.open_first`."""
+        from drivers.vm.hypervisor import link
+
+        self._module = link
+        return link.open_first(uri, lib_dir, virt_type, tell, broken)
+
+    def start_events(self) -> None:
+        """Have events told again after `stop_events`. The first `open` begins it."""
+        if self._module is not None:
+            self._module.EVENTS.start()
+
+    def stop_events(self, deadline: float) -> None:
+        """Join the thread that tells of events. Raises Busy."""
+        if self._module is not None:
+            self._module.EVENTS.stop(deadline)
 
 
 class Connection:

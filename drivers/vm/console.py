@@ -18,6 +18,7 @@ import threading
 
 from drivers.base import Host
 from drivers.errors import Busy
+from drivers.vm.contract import CONSOLE, name_of
 from state import threads
 
 log = logging.getLogger("console")
@@ -145,15 +146,15 @@ class Consoles:
         for end in (".in", ".out"):
             # 0660: libvirt gives them to QEMU's user and group, and our group must still be able to open them.
             os.mkfifo(self.prefix(vm_id) + end, 0o660)
-        self._follow(vm_id, self._host.fds.hold(_name(vm_id), self._open(vm_id), stored=True))
+        self._follow(vm_id, self._host.fds.hold(name_of(vm_id, CONSOLE), self._open(vm_id), stored=True))
 
     def claim(self, vm_id: str, *, lives: bool) -> None:
         """Take over the descriptor that the previous run left: it may hold the last words of a guest that has ended. For
         one that lives, open the FIFO anew if need be: the kernel has kept what was not read."""
-        fd = self._host.fds.take(_name(vm_id), stored=True)
+        fd = self._host.fds.take(name_of(vm_id, CONSOLE), stored=True)
         if fd is None and lives:
             try:
-                fd = self._host.fds.hold(_name(vm_id), self._open(vm_id), stored=True)
+                fd = self._host.fds.hold(name_of(vm_id, CONSOLE), self._open(vm_id), stored=True)
             except FileNotFoundError:
                 log.debug("No console vm=%s", vm_id)
             except OSError as error:
@@ -237,8 +238,4 @@ class Consoles:
         vm_id, logged = self._logs.pop(fd)
         self._epoll.unregister(fd)
         logged.close()
-        self._host.fds.drop(_name(vm_id))
-
-
-def _name(vm_id: str) -> str:
-    return f"vm/{vm_id}/console"
+        self._host.fds.drop(name_of(vm_id, CONSOLE))

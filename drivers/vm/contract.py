@@ -159,6 +159,15 @@ def truth(value: object) -> bool:
     return value.lower() == "true" if isinstance(value, str) else bool(value)
 
 
+QEMU, CARRIER, AGENT, CONSOLE = "qemu", "carrier", "agent", "console"
+"""What of a machine is watched (its QEMU, who carries it away) or held (the connection to the agent in it, its console)."""
+
+
+def name_of(vm_id: str, what: str) -> str:
+    """Return the name by which something of a machine is watched or held, over an exec, too."""
+    return f"vm/{vm_id}/{what}"
+
+
 def channel(channels_dir: str, vm_id: str, name: str) -> str:
     """Return the path of the socket of a guest's channel."""
     return f"{channels_dir}/{vm_id}.{name}"

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from drivers.base import Host
 from drivers.errors import (
     DestroyFailed,
     DriverError,
@@ -22,19 +21,18 @@ from drivers.errors import (
     NoWayToShutDown,
     TicketFailed,
 )
-from drivers.vm.agents.agents import OVIRT, Agents
-from drivers.vm.belongings import Belongings
-from drivers.vm.connection import Connection
-from drivers.vm.console import Consoles
-from drivers.vm.contract import NO_ERROR, UNBORN, Move, Settings, Status
-from drivers.vm.hooked import Hooked
+from drivers.vm.agents.agents import OVIRT
+from drivers.vm.answers import shown
+from drivers.vm.conf.params import Defaults, handling_of, normalise
+from drivers.vm.contract import NO_ERROR, UNBORN, Move, Status
+from drivers.vm.desk import Desk
 from drivers.vm.launcher import Launcher
-from drivers.vm.machine import Machine, Machines, Shutdown
+from drivers.vm.machine import Machine, Shutdown
 from drivers.vm.powerbutton import PowerButton
-from drivers.vm.watch import Watch
+from drivers.vm.travel.restoring import remembered
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
+    from drivers.vm.hypervisor.link import Link
 
 log = logging.getLogger("vm")
 
@@ -49,41 +47,20 @@ UNFIT_FOR_CONT = (Status.MIGRATION_SOURCE, Status.SAVING, Status.DOWN)
 class Deeds:
     """See the module."""
 
-    def __init__(
-        self,
-        host: Host,
-        machines: Machines,
-        consoles: Consoles,
-        connection: Connection,
-        watch: Watch,
-        launcher: Launcher,
-        button: PowerButton,
-        agents: Agents,
-        settings: Callable[[], Settings],
-        belongings: Belongings,
-        hooked: Hooked,
-    ) -> None:
-        self._host = host
-        self._machines = machines
-        self._consoles = consoles
-        self._connection = connection
-        self._watch = watch
+    def __init__(self, desk: Desk, launcher: Launcher, button: PowerButton) -> None:
+        self._desk = desk
+        self._host = desk.host
+        self._machines = desk.machines
+        self._connection = desk.connection
+        self._hooked = desk.hooked
         self._launcher = launcher
         self._button = button
-        self._agents = agents
-        self._settings = settings
-        self._belongings = belongings
-        self._hooked = hooked
-        self.remembered: Callable[[dict[str, Any]], dict[str, Any]] = lambda params: params
-        """Returns the parameters of a new machine, with what was kept of them in its saved memory."""
 
     def create(self, params: dict[str, Any]) -> Conf:
         """Take in a new machine; it is launched soon. Raises Invalid, MissingParameter, Unsupported, VmExists."""
-        # Deferred: nobody needs it before the first answer. `vdsmd.deferred` has it imported.
-        from drivers.vm.params import Defaults, normalise
-
-        settings = self._settings()
-        conf = normalise(self.remembered(params), Defaults(nic_model=settings.nic_model, bridge=settings.bridge))
+        settings = self._desk.settings()
+        defaults = Defaults(nic_model=settings.nic_model, bridge=settings.bridge)
+        conf = normalise(remembered(self._desk.images(), params), defaults)
         now = time.time()
         machine = Machine(vm_id=conf["vmId"], conf=conf, created=now, status_since=now)
         reply = shown(machine)
@@ -119,10 +96,11 @@ class Deeds:
 
     def _forget(self, machine: Machine) -> None:
         # The id is free only when all that goes by it is gone.
-        self._belongings.leave(machine)
-        self._consoles.remove(machine.vm_id)
-        self._host.in_loop(lambda: self._watch.forget(machine))
+        self._desk.belongings.leave(machine)
+        self._desk.consoles.remove(machine.vm_id)
+        self._host.in_loop(lambda: self._desk.watch.forget(machine))
         self._machines.remove(machine)
+        self._host.in_loop(lambda: self._desk.agents.forget(machine))
 
     def pause(self, vm_id: str) -> None:
         machine = self._running(vm_id)
@@ -152,15 +130,13 @@ class Deeds:
         not): by the agent in it, then by its power button, then, if allowed, by force; the next after `patience` seconds
         without effect (None: as configured). Raises NoSuchVm (also when it is Down), NoWayToShutDown, IllegalMove,
         HypervisorDown."""
-        from drivers.vm.params import handling_of  # deferred, as in `create`
-
         machine = self._running(vm_id)
         has_button = handling_of(machine.conf).acpi_enable
         link = self._connection.require()  # and with it, after an exec, the agents
-        agent = self._agents.way(machine)
+        agent = self._desk.agents.way(machine)
         if not agent and not has_button and not force:
             raise NoWayToShutDown(vm=vm_id)
-        settings = self._settings()
+        settings = self._desk.settings()
         warned = settings.user_shutdown_timeout if delay is None else delay
         press_at = time.monotonic() + (0 if agent == OVIRT else delay or 0)
         plan = Shutdown(
@@ -209,19 +185,8 @@ class Deeds:
         try:
             deed(self._connection.require())
         except NoSuchVm:
-            self._host.in_loop(lambda: self._watch.look(machine))
+            self._host.in_loop(lambda: self._desk.watch.look(machine))
             raise
         with self._machines.lock:
             if self._machines.is_current(machine):
                 self._machines.move(machine, move, pause_code=NO_ERROR)
-
-
-def shown(machine: Machine) -> Conf:
-    """Return the machine's full form on the wire: its configuration, and how it is."""
-    form = {**machine.conf, "status": str(machine.status), "pid": machine.pid}
-    if machine.status is Status.PAUSED:
-        form["pauseCode"] = machine.pause_code
-    if machine.ending is not None:
-        form["exitCode"], form["exitMessage"] = int(machine.ending.code), machine.ending.message
-        form["exitReason"] = int(machine.ending.reason)
-    return form

@@ -1,30 +1,33 @@
-"""Desk: what everybody works at who moves machines, from and to other hosts, and from and to files.
+"""Desk: what everybody works at who does something to machines.
 
-Imported after the first answer.
+It promises that what may change under a running daemon (its configuration, where data are found, which scripts there are) is
+asked for each time. Imported after the first answer.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from drivers.base import Host
-from drivers.errors import NoSuchVm
-from drivers.hooks import Hooks
+from drivers.errors import Failed, NoSuchVm
+from drivers.vm.agents.agents import Agents
 from drivers.vm.belongings import Belongings
 from drivers.vm.changes.images import Images
 from drivers.vm.connection import Connection
 from drivers.vm.console import Consoles
-from drivers.vm.contract import UNBORN, Settings
-from drivers.vm.machine import Journey, Machine, Machines
-from drivers.vm.transfer import devices
+from drivers.vm.contract import UNBORN, Identity, Settings, no_room
+from drivers.vm.hooked import Hooked
+from drivers.vm.machine import Journey, Machine
+from drivers.vm.machines import Machines
 from drivers.vm.watch import Watch
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
+    from drivers.vm.hypervisor.link import Link
 
 log = logging.getLogger("vm")
 
@@ -37,19 +40,21 @@ class Peer(Protocol):
 
 
 class Desk(msgspec.Struct, frozen=True, kw_only=True):
-    """Functions say what holds at the moment. `room`: returns the folder for guests' channels, which is there by then."""
+    """Functions say what holds at the moment. identify: returns what guests are told of their host, in a worker."""
 
     host: Host
     machines: Machines
     connection: Connection
     watch: Watch
     consoles: Consoles
+    agents: Agents
+    belongings: Belongings
+    hooked: Hooked
     settings: Callable[[], Settings]
     images: Callable[[], Images]
-    hooks: Callable[[], Hooks]
+    identify: Callable[[], Identity]
     peer: Callable[[str], Peer]
-    room: Callable[[Link], str]
-    belongings: Belongings
+    sample_soon: Callable[[], None]
 
     def running(self, vm_id: str) -> Machine:
         """Raises NoSuchVm, also when it does not run yet, or any more."""
@@ -71,14 +76,17 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
             reason=told,
         )
 
-    def run_hooks(self, name: str, xml: str, machine: Machine, extra: dict[str, str] | None = None) -> str:
-        """Run the operator's scripts at the point over the definition. Returns what they made of it. Raises HookFailed."""
-        custom = machine.conf.get("custom")
-        given = custom if isinstance(custom, dict) else {}
-        return self.hooks().run(name, xml, vm_id=machine.vm_id, custom=given, extra=extra)
+    def trouble(self, link: Link) -> str:
+        """Say why no machine can be started, whichever it is; '' when there is no such reason."""
+        return no_room(self._channels) if link.row.channels else ""
 
-    def run_device_hooks(self, name: str, xml: str, machine: Machine) -> None:
-        """Run the operator's scripts at the point over each device of the definition. Raises HookFailed."""
-        if xml and self.hooks().has(name):
-            for element in devices(xml):
-                self.run_hooks(name, element, machine)
+    def room(self, link: Link) -> str:
+        """Return the folder for guests' channels, which is there by then. Raises Failed when they would not fit there."""
+        if trouble := self.trouble(link):
+            raise Failed(action="starting", reason=trouble)
+        os.makedirs(self._channels, mode=0o711, exist_ok=True)
+        return self._channels
+
+    @property
+    def _channels(self) -> str:
+        return f"{self.host.run_dir}/channels"

@@ -29,15 +29,30 @@ class Hooked:
     def __init__(self, hooks: Callable[[], Hooks] = lambda: Hooks(NOWHERE)) -> None:
         self._hooks = hooks
 
-    def run(self, point: str, conf: Conf, xml: Xml, device: object = None) -> str | None:
+    def run(
+        self, point: str, conf: Conf, xml: Xml, device: object = None, *, extra: dict[str, str] | None = None
+    ) -> str | None:
         """Run the scripts of one point over what `xml` returns (which is not called when there are none), and return what
-        they made of it; None where there are none. device: the properties of the device that it is about. Raises
-        HookFailed."""
+        they made of it; None where there are none. device: the properties of the device that it is about. extra: more
+        variables. Raises HookFailed."""
         hooks = self._hooks()
         if not hooks.has(point):
             return None
         own, custom = _properties(device), _properties(conf.get("custom"))
-        return hooks.run(point, _told(xml, point), vm_id=str(conf["vmId"]), custom=custom, device=own)
+        return hooks.run(point, _told(xml, point), vm_id=str(conf["vmId"]), custom=custom, device=own, extra=extra)
+
+    def over(self, point: str, conf: Conf, xml: str, extra: dict[str, str] | None = None) -> str:
+        """Run the scripts of one point over `xml`, with more variables, and return what they made of it. Raises HookFailed."""
+        made = self.run(point, conf, lambda: xml, extra=extra)
+        return xml if made is None else made
+
+    def over_devices(self, point: str, conf: Conf, xml: str) -> None:
+        """Run the scripts of one point over each device of a definition, '' for none. Raises HookFailed."""
+        if xml and self.any(point):
+            from drivers.vm.xml.transfer import devices  # deferred, as below
+
+            for element in devices(xml):
+                self.over(point, conf, element)
 
     @contextmanager
     def around(
@@ -52,7 +67,7 @@ class Hooked:
         """Run the scripts before and after what is called `name` in its points, which is done within; each get what `xml`
         returns then, or with `keep` what it returned before. When it fails, those of after_<name>_fail are run instead, where
         that is a point. Raises HookFailed."""
-        if keep and self._any(f"before_{name}", f"after_{name}", f"after_{name}_fail"):
+        if keep and self.any(f"before_{name}", f"after_{name}", f"after_{name}_fail"):
             kept = _told(xml, name)
             xml = lambda: kept  # noqa: E731 (what it returns is what differs)
         self.run(f"before_{name}", conf, xml, device)
@@ -100,9 +115,8 @@ class Hooked:
     def start(self, conf: Conf, xml: str, running: Xml) -> Iterator[str]:
         """The start of a machine is done within. Gives the domain's XML as the scripts want it; those after it get what
         `running` returns. Raises HookFailed."""
-        made = self.run("before_vm_start", conf, lambda: xml)
-        yield xml if made is None else made
-        after = _told(running, "vm_start") if self._any("after_vm_start", "after_device_create") else ""
+        yield self.over("before_vm_start", conf, xml)
+        after = _told(running, "vm_start") if self.any("after_vm_start", "after_device_create") else ""
         self.run("after_vm_start", conf, lambda: after)
         self._devices("after_device_create", conf, after)
 
@@ -110,7 +124,7 @@ class Hooked:
     def destroy(self, conf: Conf, xml: Xml) -> Iterator[None]:
         """The end of a machine is done within. `xml` returns that of its domain, '' when it has none any more."""
         points = ("after_vm_destroy", "before_device_destroy", "after_device_destroy")
-        before = _told(xml, "vm_destroy") if self._any(*points) else ""
+        before = _told(xml, "vm_destroy") if self.any(*points) else ""
         self.run("before_vm_destroy", conf, str)
         self._devices("before_device_destroy", conf, before)
         yield
@@ -120,17 +134,18 @@ class Hooked:
     def _devices(self, point: str, conf: Conf, xml: str) -> None:
         """Run the scripts of a point for each device with properties of its own."""
         for device in conf["devices"]:
-            if device.get("custom") and self._any(point):
+            if device.get("custom") and self.any(point):
                 element = element_text(xml, device)
                 self.run(point, conf, lambda text=element: text, device["custom"])  # type: ignore[misc]
 
-    def _any(self, *points: str) -> bool:
+    def any(self, *points: str) -> bool:
+        """Say whether there is any script at one of the points."""
         return any(map(self._hooks().has, points))
 
 
 def element_text(xml: str, device: Struct) -> str:
     """Return the element of a device in a domain's XML, '' when it is not there."""
-    from drivers.vm import pieces  # deferred, as it needs lxml; `vdsmd.deferred` has it imported
+    from drivers.vm.xml import pieces  # deferred, as it needs lxml; `vdsmd.deferred` has it imported
 
     element = pieces.element_of(xml, device) if xml else None
     return "" if element is None else pieces.text(element)

@@ -7,7 +7,6 @@ while a re-exec is wanted; and that it is known how each start ended before a re
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,27 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from drivers.base import Host
 from drivers.errors import Busy, DriverError, Failed, HypervisorDown
-from drivers.hooks import Hooks
-from drivers.vm.belongings import Belongings
-from drivers.vm.connection import Connection
-from drivers.vm.console import Consoles
-from drivers.vm.contract import Ending, ExitCode, ExitReason, Identity, Move, Settings, Status, no_room
-from drivers.vm.hooked import Hooked
-from drivers.vm.machine import Machine, Machines
-from drivers.vm.watch import Watch
+from drivers.vm.conf.params import handling_of
+from drivers.vm.contract import Ending, ExitCode, ExitReason, Move, Status
+from drivers.vm.desk import Desk
+from drivers.vm.machine import Machine
+from drivers.vm.travel.restoring import Restoring
 
 if TYPE_CHECKING:
-    from drivers.vm.changes.images import Images
-    from drivers.vm.link import Link, Seen
+    from drivers.vm.hypervisor.link import Link, Seen
 
 log = logging.getLogger("vm")
 
 AT_ONCE = 4
 """Machines that are started at the same time."""
-ATTEMPTS = 5
-"""For a start that fails because somebody else took the port that libvirt had chosen for a display."""
+ATTEMPTS = 20
+"""For a start that fails because somebody else took the port that libvirt had chosen for a display. Several daemons that start
+machines at the same time choose the same ports, one after the other."""
 
 
 class Launched(msgspec.Struct, frozen=True):
@@ -48,49 +43,25 @@ class Launched(msgspec.Struct, frozen=True):
 
 
 class Launcher:
-    """All calls come from the loop's thread. `identify`, in a worker, says what guests are told of their host; `launched` is
-    called after each start that succeeded."""
+    """All calls come from the loop's thread. `launched` is called after each start that succeeded, and then `restored` with a
+    machine that goes on from a saved memory."""
 
-    def __init__(
-        self,
-        host: Host,
-        machines: Machines,
-        consoles: Consoles,
-        connection: Connection,
-        watch: Watch,
-        settings: Callable[[], Settings],
-        identify: Callable[[], Identity],
-        launched: Callable[[], None],
-        belongings: Belongings,
-        hooked: Hooked,
-    ) -> None:
-        self._host = host
-        self._machines = machines
-        self._consoles = consoles
-        self._connection = connection
-        self._watch = watch
-        self._settings = settings
-        self._identify = identify
+    def __init__(self, desk: Desk, launched: Callable[[], None], restored: Callable[[Machine], None]) -> None:
+        self.held = False
+        """Whether nothing may begin."""
+        self._desk = desk
+        self._host = desk.host
+        self._machines = desk.machines
+        self._consoles = desk.consoles
+        self._watch = desk.watch
         self._launched = launched
-        self._belongings = belongings
-        self._hooked = hooked
-        self._held = False
-        self.images: Callable[[], Images | None] = lambda: None
-        self.hooks: Callable[[], Hooks] = lambda: Hooks("")
-        """What finds saved memories, and the operator's scripts around their use."""
-        self.restored: Callable[[Machine], None] = lambda machine: None
-        """Told, after `launched`, of a machine that goes on from a saved memory."""
-
-    def hold(self, held: bool) -> None:
-        """Begin nothing while held; then begin what waits."""
-        self._held = held
-        self.launch_waiting()
+        self._restored = restored
 
     def launch_waiting(self) -> None:
         """Launch what waits for it, as far as that is possible now. What is left waits on, over an exec too."""
-        link = self._connection.link
+        link = self._desk.connection.link
         for machine in self._machines.all():
-            if link is None or self._held or len(self._watch.starting) >= AT_ONCE:
+            if link is None or self.held or len(self._watch.starting) >= AT_ONCE:
                 return
             if machine.status is Status.WAIT_FOR_LAUNCH and machine.vm_id not in self._watch.starting:
                 self._launch(link, machine)
@@ -112,52 +83,31 @@ class Launcher:
         if not self._machines.is_current(machine):
             return None
         vm_id = machine.vm_id
-        conf = self._belongings.make(machine.conf, link.row)
+        conf = self._desk.belongings.make(machine.conf, link.row)
         if _remembers(conf):
             seen, xml = self._restore(link, conf), ""
         else:
             xml = self._define(link, conf)
-            with self._hooked.start(conf, xml, lambda: link.xml(vm_id)) as xml:
+            with self._desk.hooked.start(conf, xml, lambda: link.xml(vm_id)) as xml:
                 seen = self._create(link, machine, xml)
         known, pid = link.known(vm_id, conf)
-        self._belongings.watch_all(vm_id, known.get("devices") or conf["devices"], link.row)
+        self._desk.belongings.watch_all(vm_id, known.get("devices") or conf["devices"], link.row)
         return Launched(seen, {"devices": conf["devices"], **known}, pid, xml if link.row.volatile else "")
 
     def _define(self, link: Link, conf: dict[str, Any]) -> str:
         return link.definition(
             conf,
-            channels_dir=self.room(link),
+            channels_dir=self._desk.room(link),
             console=self._consoles.prefix(str(conf["vmId"])),
-            identity=self._identify(),
-            drive_cache=self._settings().drive_cache,
-            amend=self._hooked.amend(conf),
+            identity=self._desk.identify(),
+            drive_cache=self._desk.settings().drive_cache,
+            amend=self._desk.hooked.amend(conf),
         )
 
-    def trouble(self, link: Link) -> str:
-        """Say why no machine can be started, whichever it is; '' when there is no such reason."""
-        return no_room(self._channels) if link.row.channels else ""
-
-    @property
-    def _channels(self) -> str:
-        return f"{self._host.run_dir}/channels"
-
-    def room(self, link: Link) -> str:
-        """Return the folder for guests' channels, which is there by then. Raises Failed when they would not fit there."""
-        if trouble := self.trouble(link):
-            raise Failed(action="starting", reason=trouble)
-        os.makedirs(self._channels, mode=0o711, exist_ok=True)
-        return self._channels
-
     def _restore(self, link: Link, conf: dict[str, Any]) -> Seen:
-        # Deferred, as below.
-        from drivers.vm.changes.images import Paths
-        from drivers.vm.params import handling_of
-        from drivers.vm.restoring import Restoring
-
-        vm_id, images = str(conf["vmId"]), self.images() or Paths()
-        prefix = self._consoles.prefix(vm_id)
-        restoring = Restoring(images, self.hooks(), conf)
-        xml = restoring.definition(link, channels_dir=self.room(link), console=prefix)
+        vm_id, prefix = str(conf["vmId"]), self._consoles.prefix(str(conf["vmId"]))
+        restoring = Restoring(self._desk.images(), self._desk.hooked, conf)
+        xml = restoring.definition(link, channels_dir=self._desk.room(link), console=prefix)
         try:
             self._consoles.prepare(vm_id)
             restoring.restore(link, xml, paused=handling_of(conf).launch_paused)
@@ -171,9 +121,6 @@ class Launcher:
         return seen
 
     def _create(self, link: Link, machine: Machine, xml: str) -> Seen:
-        # Deferred: nobody needs it before the first answer. `vdsmd.deferred` has it imported.
-        from drivers.vm.params import handling_of
-
         paused = handling_of(machine.conf).launch_paused
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -192,7 +139,7 @@ class Launcher:
         unknown = isinstance(error, HypervisorDown)
         if unknown:
             log.error("It is not known whether a machine has started vm=%s error=%s", machine.vm_id, error)
-            self._connection.lost(str(error))  # the next connection will show, and the others wait for it
+            self._desk.connection.lost(str(error))  # the next connection will show, and the others wait for it
         self.launch_waiting()
         if unknown or not self._machines.is_current(machine):
             return
@@ -208,7 +155,7 @@ class Launcher:
             self._watch.look(machine)
             self._launched()
             if remembers:
-                self.restored(machine)
+                self._restored(machine)
 
     def _failed(self, machine: Machine, error: Exception | None) -> None:
         if not isinstance(error, DriverError | OSError):

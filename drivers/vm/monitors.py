@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from drivers.base import Host
 from drivers.errors import DriverError, NotResponding
-from drivers.vm.machine import Machines
+from drivers.vm.machines import Machines
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
+    from drivers.vm.hypervisor.link import Link
 
 log = logging.getLogger("vm")
 

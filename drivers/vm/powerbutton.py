@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from drivers.base import Host
 from drivers.errors import DriverError, Failed, NoSuchVm, NotResponding
-from drivers.vm.agents.agents import Agents
-from drivers.vm.connection import Connection
 from drivers.vm.contract import TABLE, Move
-from drivers.vm.machine import Machine, Machines, Shutdown
+from drivers.vm.desk import Desk
+from drivers.vm.machine import Machine, Shutdown
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
+    from drivers.vm.hypervisor.link import Link
 
 log = logging.getLogger("vm")
 
@@ -30,22 +28,14 @@ AGAIN = 0.5
 
 
 class PowerButton:
-    """All calls come from the loop's thread, but `ask`, which comes from a worker with the machine's key. `look` has it
-    looked at how a machine is."""
+    """All calls come from the loop's thread, but `ask`, which comes from a worker with the machine's key."""
 
-    def __init__(
-        self,
-        host: Host,
-        machines: Machines,
-        connection: Connection,
-        look: Callable[[Machine], None],
-        agents: Agents,
-    ) -> None:
-        self._host = host
-        self._machines = machines
-        self._connection = connection
-        self._look = look
-        self._agents = agents
+    def __init__(self, desk: Desk) -> None:
+        self._host = desk.host
+        self._machines = desk.machines
+        self._connection = desk.connection
+        self._agents = desk.agents
+        self._look = desk.watch.look
         self._timers: dict[str, Any] = {}
 
     def ask(self, link: Link, machine: Machine, plan: Shutdown) -> None:

@@ -17,7 +17,8 @@ from drivers.base import Host
 from drivers.errors import DriverError, NoSuchVm
 from drivers.vm.connection import Connection
 from drivers.vm.contract import NO_ERROR, Status
-from drivers.vm.machine import Machine, Machines
+from drivers.vm.machine import Machine
+from drivers.vm.machines import Machines
 
 log = logging.getLogger("vm")
 

@@ -16,7 +16,8 @@ import msgspec
 from drivers.base import Host
 from drivers.vm.connection import Connection
 from drivers.vm.contract import Status
-from drivers.vm.machine import Machine, Machines
+from drivers.vm.machine import Machine
+from drivers.vm.machines import Machines
 from drivers.vm.vmstats import Sample, sample_of
 from state.records import UNREADABLE
 
@@ -143,6 +144,7 @@ class Sampler:
             elif vm_id in before:
                 fresh[vm_id] = before[vm_id]
         self._samples = fresh
+        self._silent_since = {vm_id: since for vm_id, since in self._silent_since.items() if vm_id in self._machines}
         self._sampled(set(values))
 
     def _listen(self, machine: Machine, values: dict[str, Any]) -> None:

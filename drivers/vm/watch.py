@@ -13,35 +13,33 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from drivers.base import Host
 from drivers.errors import DriverError, NotResponding
 from drivers.vm.connection import Connection
 from drivers.vm.contract import (
-    ADMIN_SHUTDOWN,
-    HOST_SHUTDOWN,
+    CARRIER,
     INTERRUPTED,
     LOST_QEMU,
     MIGRATED,
-    MISSING,
-    NEVER_CAME,
     NO_ERROR,
+    QEMU,
     SAVED,
     TABLE,
     UNBORN,
-    USER_SHUTDOWN,
     Ending,
     Move,
     Settings,
     Status,
+    name_of,
 )
-from drivers.vm.machine import Journey, Machine, Machines, Stage, Way
+from drivers.vm.endings import NOTED, Notes, ending_of
+from drivers.vm.machine import Journey, Machine, Stage, Way
+from drivers.vm.machines import Machines
 from state.children import Exit
 from state.process import start_time
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link, Seen
+    from drivers.vm.hypervisor.link import Link, Seen
 
 log = logging.getLogger("vm")
 
@@ -49,15 +47,6 @@ EVENT_GRACE = 5.0
 """Seconds that the event which says why a domain ended may come later than the sight of its absence."""
 LISTING_GRACE = 1.0
 """The same for one that was absent when we connected: most likely it ended before, and nobody will say why."""
-
-
-class Notes(msgspec.Struct):
-    """What was heard of a machine's run. Not worth surviving: after an exec, libvirt is asked anew."""
-
-    started: bool = False
-    ending: Ending | None = None
-    by_host: bool = False
-    exit_code: int = 0
 
 
 class Watch:
@@ -154,7 +143,7 @@ class Watch:
         machine = self._machines.find(vm_id)
         if machine is None or machine.is_down:
             return
-        note = _NOTED.get(what)
+        note = NOTED.get(what)
         if note is not None:
             note(self.notes(machine), detail)
         elif machine.status not in UNBORN or self.notes(machine).started:
@@ -236,7 +225,9 @@ class Watch:
         journey = machine.journey
         if machine.status is Status.MIGRATION_DESTINATION and (journey is None or journey.stage is not Stage.MOVING):
             return  # it is still to come
-        if self.notes(machine).ending is not None:
+        heard = self.notes(machine).ending
+        told_soon = heard is LOST_QEMU and name_of(machine.vm_id, QEMU) in self._host.children  # how it exited
+        if heard is not None and not told_soon:
             self._end(machine)
         else:
             self._host.later(grace, lambda: self._end(machine))
@@ -259,66 +250,30 @@ class Watch:
 
     def forget(self, machine: Machine) -> None:
         """Stop watching the machine and its process."""
-        self._host.children.forget(_child(machine))
+        self._host.children.forget(name_of(machine.vm_id, QEMU))
         if self._notes.get(machine.vm_id, (None, None))[0] is machine:
             del self._notes[machine.vm_id]
 
     def adopt(self, machine: Machine, pid: int) -> None:
         """Know the machine's QEMU, so that its end is noticed whatever libvirt says."""
         started = start_time(pid) if pid else None
-        if started is None or _child(machine) in self._host.children:
+        if started is None or name_of(machine.vm_id, QEMU) in self._host.children:
             return
         on_exit = partial(self._exited, machine)
-        if self._host.children.adopt(_child(machine), pid, started, on_exit=on_exit) is not None:
+        if self._host.children.adopt(name_of(machine.vm_id, QEMU), pid, started, on_exit=on_exit) is not None:
             self._machines.update(machine, pid=pid, pid_start=started)
 
     def take_child(self, machine: Machine) -> None:
         """Go on watching the QEMU that the previous run watched, and who carries the machine away."""
-        self._host.children.take(f"vm/{machine.vm_id}/carrier", on_exit=lambda _: self.departed(machine))
-        self._host.children.take(_child(machine), on_exit=partial(self._exited, machine))
+        self._host.children.take(name_of(machine.vm_id, CARRIER), on_exit=lambda _: self.departed(machine))
+        self._host.children.take(name_of(machine.vm_id, QEMU), on_exit=partial(self._exited, machine))
 
     def _exited(self, machine: Machine, ended: Exit) -> None:
         if self._machines.is_current(machine):
-            self.notes(machine).exit_code = ended.code or 0
+            self.notes(machine).exit_code = ended.code
             self.look(machine)
 
 
 def without(conf: dict[str, Any], alias: str) -> dict[str, Any]:
     """Return the configuration without the device of that alias."""
     return {**conf, "devices": [device for device in conf["devices"] if device.get("alias") != alias]}
-
-
-def ending_of(machine: Machine, notes: Notes) -> Ending:
-    """Return why a machine ended whose domain is gone, from what was asked of it and what was heard."""
-    heard = notes.ending
-    if machine.status is Status.MIGRATION_DESTINATION:
-        return NEVER_CAME
-    asked = machine.shutdown is not None and not machine.shutdown.reboot
-    if heard in (USER_SHUTDOWN, HOST_SHUTDOWN, None) and asked:
-        return ADMIN_SHUTDOWN
-    if heard is USER_SHUTDOWN and notes.by_host:
-        return HOST_SHUTDOWN
-    if heard is None:
-        return LOST_QEMU if notes.exit_code else MISSING
-    return heard
-
-
-def _started(notes: Notes, _: Any) -> None:
-    # libvirt tells things in their order: what was heard until now was about another run.
-    notes.started, notes.ending, notes.by_host = True, None, False
-
-
-def _stopped(notes: Notes, ending: Ending) -> None:
-    if notes.started:
-        notes.ending = ending
-
-
-def _shut_down(notes: Notes, by_host: bool) -> None:
-    notes.by_host = notes.started and by_host
-
-
-_NOTED: dict[str, Callable[[Notes, Any], None]] = {"started": _started, "stopped": _stopped, "shut down": _shut_down}
-
-
-def _child(machine: Machine) -> str:
-    return f"vm/{machine.vm_id}/qemu"

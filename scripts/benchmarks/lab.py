@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,40 +28,54 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def until(fact: Callable[[], T], what: str, timeout: float = 300.0) -> T:
-    """Wait for a fact."""
+def until(fact: Callable[[], T], what: str, timeout: float = 300.0, pause: float = 0.002) -> T:
+    """Wait for a fact, asking every `pause` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := fact()):
         if time.monotonic() > deadline:
             raise RuntimeError(f"waited {timeout:.0f} s in vain for {what}")
-        time.sleep(0.002)
+        time.sleep(pause)
     return value
 
 
 class Lab:
     """One daemon. A context: at its end the daemon, its guests and its files are gone.
 
-    `spawned`: the helper is started, as root, and runs the daemon as an ordinary user.
+    `spawned`: the helper is started, as root, and runs the daemon as an ordinary user. `irs`: options about storage.
     """
 
-    def __init__(self, uri: str = "embed", *, spawned: bool = False, **options: object) -> None:
+    def __init__(
+        self, uri: str = "embed", *, spawned: bool = False, irs: Mapping[str, object] | None = None, **options: object
+    ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="vb-", dir="/tmp"))
         self.base.chmod(0o755)  # not everything runs as us
         self.spawned = spawned
         self.uri = f"qemu:///embed?root={self.base}/lib/libvirt" if uri == "embed" else uri
         self.options = options
+        self.irs = irs or {}
         self._generation = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Lab:
         self._configure()
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the daemon, or start it again."""
         output = (self.base / "output").open("ab")
         program = ["supervdsm", "--spawn"] if self.spawned else ["vdsmd"]
         command = [sys.executable, "-m", *program, "--config", str(self.base / "vdsm.conf")]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT)
         until(self._serves, "the daemon to serve")
         self.client = Client(self.port)
-        return self
+
+    def kill(self) -> None:
+        """Kill the daemon, and nothing else."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(60)
+        (self.base / "run" / "endpoints.json").unlink()  # whoever waits for the next daemon waits for its own
 
     def __exit__(self, *_: object) -> None:
         assert self.process is not None
@@ -170,6 +184,8 @@ class Lab:
             + "[addresses]\nmanagement_ip = 127.0.0.1\nmanagement_port = 0\n"
             + f"[paths]\nrun_dir = {base}/run\nlib_dir = {base}/lib\nlog_dir = {base}/log\nrepository = {base}/repository\n"
             + f"[libvirt]\nuri = {self.uri}\nvirt_type = qemu\n"
+            + "[irs]\n"
+            + "".join(f"{name} = {value}\n" for name, value in self.irs.items())
         )
 
     def _serves(self) -> bool:

@@ -46,7 +46,8 @@ def observe(place: Place, caller: Caller, generation: int, first: int, from_answ
     qemu = place.qemu()
     start = process_start(qemu)
     row = Row(
-        generation=generation, run_as=run_as([told["pid"], qemu]), daemon_pid=told["pid"], qemu_pid=qemu, qemu_started=clock(start) if start else "gone",
+        generation=generation, run_as=run_as([told["pid"], qemu]),
+        daemon_pid=told["pid"], qemu_pid=qemu, qemu_started=clock(start) if start else "gone",
         counter_before=first, counter_after=after, lines_lost=wrong_lines(place.console.ticks(), first, after),
         descriptors=descriptors(told["pid"]), pause_ms=max((a.took for a in answers), default=0) * 1000,
         calls=len(answers), failed=sum(bool(a.error) for a in answers),

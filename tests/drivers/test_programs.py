@@ -37,7 +37,8 @@ def test_it_gets_an_empty_mask_no_descriptor_and_not_what_is_ours_alone(monkeypa
     leak = os.open("/dev/null", os.O_RDONLY)
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        _, out, _ = sh("for fd in /proc/$$/fd/*; do echo ${fd##*/}; done; grep SigBlk /proc/self/status; echo ${NOTIFY_SOCKET:-none}")
+        shown = "grep SigBlk /proc/self/status; echo ${NOTIFY_SOCKET:-none}"
+        _, out, _ = sh(f"for fd in /proc/$$/fd/*; do echo ${{fd##*/}}; done; {shown}")
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         os.close(leak)

@@ -14,7 +14,7 @@ import libvirt
 import pytest
 
 from drivers.errors import Failed
-from drivers.vm.linksecrets import LinkSecrets
+from drivers.vm.hypervisor.secrets import LinkSecrets
 from tests.running import PATIENCE, Running
 from tests.until import until
 from vdsmd.api.codes import code_of

@@ -270,7 +270,7 @@ def test_a_snapshot_with_memory_and_an_older_merge(stage: Stage) -> None:
     assert [entry["path"] for entry in place.device(name="sda")["volumeChain"]] == [base, last]
 
 
-LONG = 256 * MIB
+LONG = 128 * MIB
 """So much takes minutes at the speed that it is given."""
 
 
@@ -301,7 +301,7 @@ def grows(place: Place) -> None:
 
 def test_a_merge_ends_well_whatever_happens_to_us(stage: Stage) -> None:
     place = Place(stage)
-    size = 20 * MIB
+    size = 8 * MIB
     base, top = place.image("base", size), place.image("top", size, filled=2)
     put_on(top, base)
     place.create(disk(base, **IDS, volumeID="base"), launchPaused="true")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from drivers.vm.memory import is_whole
+from drivers.vm.travel.memory import is_whole
 from tests.conftest import Guest
 from tests.live.test_guests import boot, stats, ticks
 from tests.running import Running, Stage

@@ -282,7 +282,10 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a syntax error": (lambda r: append(r / "vdsmd/loop.py", "def broken(:"), "SyntaxError"),
     "an exception at import": (lambda r: append(r / "drivers/vm/driver.py", "1 / 0"), "ZeroDivisionError"),
     "a missing file": (lambda r: (r / "vdsmd/workers.py").unlink(), "vdsmd.workers"),
-    "a missing file that is imported late": (lambda r: (r / "drivers/vm/domxml.py").unlink(), "drivers.vm.domxml"),
+    "a missing file that is imported late": (
+        lambda r: (r / "drivers/vm/xml/domain.py").unlink(),
+        "drivers.vm.xml.domain",
+    ),
     "a missing dependency": (lambda r: append(r / "vdsmd/deferred.py", "import no_such_library"), "no_such_library"),
     "a record that does not decode": (
         lambda r: append(

@@ -170,10 +170,10 @@ def test_real_machines_come_and_go_and_leave_nothing(daemon: Start) -> None:
         bridges()
         vdsmd = daemon(uri="embed", config={"vars": {"vm_sample_interval": 1}})
         devices = (nic(MACS[0]), payload("floppy", "a", b"b"), payload("cdrom", "a", b"b", iface="ide"))
-        cycles(vdsmd, 3, *devices)
+        cycles(vdsmd, 2, *devices)
         until(lambda: not links() and not list((vdsmd.run_dir / "payload").iterdir()), PATIENCE)
         before = Held(vdsmd)
-        cycles(vdsmd, 20, *devices)
+        cycles(vdsmd, 6, *devices)
         assert links() == {} and vdsmd.must("list")["vmList"] == []
         until(lambda: not Held(vdsmd).files, PATIENCE, "files to be gone")
         until(lambda: Held(vdsmd).descriptors == before.descriptors, PATIENCE, "descriptors to be closed")

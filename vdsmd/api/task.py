@@ -114,5 +114,5 @@ def _message(task: Task) -> str:
         case State.ACQUIRING:
             return "waiting for another task on the same image"
         case State.RUNNING if task.steps:
-            return f"running step {min(task.at + 1, len(task.steps))} of {len(task.steps)}, {task.progress:.1f} %"
+            return f"running step {min(task.at + 1, len(task.steps))} of {len(task.steps)}, {int(task.progress)} %"
     return "Task is initializing" if task.state is State.INIT else f"{task.state}"

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 from drivers.base import Host
 from drivers.errors import DriverError, NotResponding
 from drivers.vm.connection import Connection
-from drivers.vm.contract import UNBORN, Settings, Status
-from drivers.vm.machine import Machine, Machines
+from drivers.vm.contract import AGENT, UNBORN, Settings, Status, name_of
+from drivers.vm.machine import Machine
+from drivers.vm.machines import Machines
 from state.records import UNREADABLE
 
 if TYPE_CHECKING:
     from drivers.vm.agents.guest import Guest
     from drivers.vm.agents.surveyor import Surveyor
     from drivers.vm.agents.told import Kept
-    from drivers.vm.link import Link
+    from drivers.vm.hypervisor.link import Link
 
 log = logging.getLogger("guest")
 
@@ -65,7 +66,7 @@ class Agents:
 
     def claim(self, vm_id: str) -> None:
         """Take over the connection that the previous run had to the guest."""
-        fd = self._host.fds.take(f"vm/{vm_id}/agent")
+        fd = self._host.fds.take(name_of(vm_id, AGENT))
         if fd is not None:
             self._fds[vm_id] = fd
 
@@ -110,10 +111,17 @@ class Agents:
         for vm_id in list(self._fds):
             if vm_id not in self._guests:
                 del self._fds[vm_id]
-                self._host.fds.drop(f"vm/{vm_id}/agent")
+                self._host.fds.drop(name_of(vm_id, AGENT))
         # What is left now was told by guests that have ended, and is not to be believed of later ones with their ids.
         self._all_left().clear()
         self._held_surveyor().look_around()
+
+    def forget(self, machine: Machine) -> None:
+        """The machine has ended: there is nobody to listen to."""
+        guest = self._guests.get(machine.vm_id)
+        if guest is not None and guest.machine is machine:
+            guest.close()
+            del self._guests[machine.vm_id]
 
     def _attend(self, guest: Guest, link: Link | None) -> None:
         fd = self._fds.pop(guest.machine.vm_id, None)

@@ -19,7 +19,7 @@ from drivers.errors import NotResponding
 from drivers.vm.agents.channel import Channel, Lines
 from drivers.vm.agents.messages import API, Unintelligible, agreed, read, take, written
 from drivers.vm.agents.told import ALIVE, Kept, statistics
-from drivers.vm.contract import AGENT_CHANNELS, channel
+from drivers.vm.contract import AGENT, AGENT_CHANNELS, channel, name_of
 from drivers.vm.machine import Machine
 from supervdsm.client import ActionError
 
@@ -33,11 +33,6 @@ SURVEY_INTERVAL = 30.0
 """Seconds between two questions to QEMU's guest agent."""
 
 
-def name_of(vm_id: str) -> str:
-    """Return the name of the descriptor of a guest's channel."""
-    return f"vm/{vm_id}/agent"
-
-
 def load(data: str) -> dict[str, Kept]:
     """Return what `save` made text of. Raises what `state.records.UNREADABLE` lists."""
     return msgspec.json.decode(data, type=dict[str, Kept])
@@ -49,7 +44,7 @@ def save(kept: dict[str, Kept]) -> str:
 
 class Guest:
     """See the module. All calls come from the loop's thread, but `responds`, `surveyed_lately` and `statistics`, which any may
-    make. `lost` is called when the connection has ended."""
+    make."""
 
     def __init__(self, host: Host, machine: Machine, kept: Kept) -> None:
         self.machine = machine
@@ -81,7 +76,7 @@ class Guest:
             return
         self._failures = 0
         self.kept.begun, self.kept.skipping, self.kept.unsent = b"", False, b""
-        self._open(self._host.fds.hold(name_of(self.machine.vm_id), fd))
+        self._open(self._host.fds.hold(name_of(self.machine.vm_id, AGENT), fd))
         # It waits in the channel until there is an agent, which then tells all it knows.
         self._send(written("refresh", apiVersion=API))
 
@@ -102,7 +97,7 @@ class Guest:
         """Let go of the connection."""
         self.stop()
         self._channel = None
-        self._host.fds.drop(name_of(self.machine.vm_id))
+        self._host.fds.drop(name_of(self.machine.vm_id, AGENT))
 
     def snapshot(self) -> Kept:
         if self._channel is not None:
@@ -129,7 +124,7 @@ class Guest:
         log.log(level, "A guest's channel cannot be opened, trying on vm=%s error=%s", self.machine.vm_id, error)
         if error.errno == errno.EACCES and not self._admitted:
             self._admitted = True
-            self._host.submit(self._ask_for_admission, self._answered)
+            self._host.submit(self._ask_for_admission, self._answered, key=f"{self.machine.vm_id}/agent")
         self._retry = self._host.later(SOON if self._failures < ATTEMPTS else LATE, self._again)
 
     def _ask_for_admission(self) -> None:

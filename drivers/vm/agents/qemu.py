@@ -33,7 +33,7 @@ from drivers.vm.agents.told import (
 from state.records import UNREADABLE
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
+    from drivers.vm.hypervisor.link import Link
 
 log = logging.getLogger("guest")
 

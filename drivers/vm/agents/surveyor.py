@@ -20,7 +20,7 @@ from drivers.vm.connection import Connection
 from drivers.vm.contract import Status
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
+    from drivers.vm.hypervisor.link import Link
 
 log = logging.getLogger("guest")
 

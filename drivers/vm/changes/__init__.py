@@ -1,4 +1,4 @@
-"""Changes to running virtual machines, by subject. Imported after the first answer (`drivers.vm.changing` names them all).
+"""Changes to running virtual machines, by subject. Imported after the first answer (`changing` puts them all together).
 
 bench      what every change is made on: what is written down before, and what holds after
 lookup     which device of a machine a caller means

@@ -12,20 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from drivers.base import Host
 from drivers.errors import DriverError, MissingParameter, NoSuchVm, NotBuilt, NotResponding
 from drivers.hooks import HookFailed
-from drivers.vm.belongings import Belongings
 from drivers.vm.changes.images import Images
-from drivers.vm.connection import Connection
 from drivers.vm.contract import UNBORN, Settings, Status
+from drivers.vm.desk import Desk
 from drivers.vm.errors import ChangeFailed, ImageUnavailable, MigrationInProgress, NotReady
-from drivers.vm.hooked import Hooked
-from drivers.vm.machine import Machine, Machines
-from drivers.vm.settled import settled
+from drivers.vm.machine import Machine
+from drivers.vm.xml.settled import settled
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
+    from drivers.vm.hypervisor.link import Link
 
 log = logging.getLogger("vm")
 
@@ -47,37 +44,23 @@ TRIES = 3
 
 
 class Bench:
-    """`images` and `settings` say what holds at the moment; `gone` is told, in the loop's thread, of a machine whose domain
-    libvirt does not know any more."""
+    """`images` and `settings` say what holds at the moment."""
 
-    def __init__(
-        self,
-        host: Host,
-        machines: Machines,
-        connection: Connection,
-        images: Callable[[], Images],
-        settings: Callable[[], Settings],
-        gone: Callable[[Machine], None],
-        belongings: Belongings,
-        hooked: Hooked,
-    ) -> None:
-        self.machines = machines
-        self.host = host
-        self.belongings = belongings
-        self.hooked = hooked
-        self._connection = connection
-        self._images = images
-        self._settings = settings
-        self._gone = gone
+    def __init__(self, desk: Desk) -> None:
+        self.host = desk.host
+        self.machines = desk.machines
+        self.belongings = desk.belongings
+        self.hooked = desk.hooked
+        self._desk = desk
         self._underway: dict[str, str] = {}
 
     @property
     def images(self) -> Images:
-        return self._images()
+        return self._desk.images()
 
     @property
     def settings(self) -> Settings:
-        return self._settings()
+        return self._desk.settings()
 
     @property
     def underway(self) -> dict[str, str]:
@@ -91,13 +74,13 @@ class Bench:
         try:
             machine = self._running(vm_id, error)
             self._underway[machine.vm_id] = what
-            link = self._connection.require()
+            link = self._desk.connection.require()
             if machine.intended:
                 self.settle(machine, link)
             yield machine, link
         except NoSuchVm:
             if (found := machine) is not None:
-                self.host.in_loop(lambda: self._gone(found))
+                self.host.in_loop(lambda: self._desk.watch.look(found))
             raise
         except TOLD_AS_THEY_ARE:
             raise

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from drivers.errors import Failed
+from drivers.vm.answers import shown
 from drivers.vm.changes import lookup
 from drivers.vm.changes.bench import Bench, Conf
-from drivers.vm.deeds import shown
+from drivers.vm.conf.params import new_device
 from drivers.vm.errors import (
     ChangeDiskFailed,
     ChangeFailed,
@@ -19,9 +20,8 @@ from drivers.vm.errors import (
     ResizeFailed,
 )
 from drivers.vm.hooked import element_text
-from drivers.vm.link import Link
+from drivers.vm.hypervisor.link import Link
 from drivers.vm.machine import Machine
-from drivers.vm.params import new_device
 
 Struct = dict[str, Any]
 

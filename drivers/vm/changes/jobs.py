@@ -20,8 +20,8 @@ from drivers.vm.connection import Connection
 from drivers.vm.machine import BlockJob, Machine, Step
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
-    from drivers.vm.linkblocks import JobSeen
+    from drivers.vm.hypervisor.blocks import JobSeen
+    from drivers.vm.hypervisor.link import Link
 
 log = logging.getLogger("vm")
 

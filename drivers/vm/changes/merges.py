@@ -18,8 +18,8 @@ from drivers.vm.errors import MergeFailed
 from drivers.vm.machine import BlockJob, Machine, Step
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
-    from drivers.vm.linkblocks import JobSeen
+    from drivers.vm.hypervisor.blocks import JobSeen
+    from drivers.vm.hypervisor.link import Link
 
 Struct = dict[str, Any]
 

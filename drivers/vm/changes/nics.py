@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from drivers.errors import DriverError, Invalid, MissingParameter, NotBuilt, Unsupported
+from drivers.vm.answers import shown
 from drivers.vm.changes import lookup
 from drivers.vm.changes.bench import Bench, Conf
 from drivers.vm.changes.drives import unplug
+from drivers.vm.conf.devices import InterfaceSpec, convert
+from drivers.vm.conf.params import new_device
 from drivers.vm.contract import truth
-from drivers.vm.deeds import shown
-from drivers.vm.devices import InterfaceSpec, convert
 from drivers.vm.errors import HotplugNicFailed, HotunplugNicFailed, UpdateDeviceFailed
-from drivers.vm.link import Link
+from drivers.vm.hypervisor.link import Link
 from drivers.vm.machine import Machine
-from drivers.vm.params import new_device
 
 Struct = dict[str, Any]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from drivers.errors import DriverError, NotResponding
-from drivers.vm import pieces
 from drivers.vm.changes import lookup
 from drivers.vm.changes.bench import Bench
 from drivers.vm.changes.jobs import Jobs
 from drivers.vm.errors import ChangeDiskFailed, NotReady, ReplicaFailed, TransientDisk
 from drivers.vm.machine import BlockJob, Machine, Step
+from drivers.vm.xml import pieces
 
 if TYPE_CHECKING:
-    from drivers.vm.link import Link
-    from drivers.vm.linkblocks import JobSeen
+    from drivers.vm.hypervisor.blocks import JobSeen
+    from drivers.vm.hypervisor.link import Link
 
 Struct = dict[str, Any]
 

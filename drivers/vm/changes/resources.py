@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from drivers.vm.answers import shown
 from drivers.vm.changes import lookup
 from drivers.vm.changes.bench import Bench, Conf
-from drivers.vm.deeds import shown
+from drivers.vm.conf.params import machine_of, new_device
 from drivers.vm.errors import BalloonFailed, CpusFailed, HotplugMemoryFailed
-from drivers.vm.params import machine_of, new_device
 
 Struct = dict[str, Any]
 

@@ -12,7 +12,7 @@ from drivers.errors import DriverError, Invalid, NotFound
 from drivers.vm.changes import lookup
 from drivers.vm.changes.bench import Bench, Conf
 from drivers.vm.errors import FreezeFailed, SnapshotFailed, ThawFailed, TransientDisk
-from drivers.vm.link import Link
+from drivers.vm.hypervisor.link import Link
 from drivers.vm.machine import Machine
 
 log = logging.getLogger("vm")

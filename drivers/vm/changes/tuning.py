@@ -13,13 +13,13 @@ from lxml import etree
 from drivers.errors import DriverError, Invalid
 from drivers.vm.changes import lookup
 from drivers.vm.changes.bench import Bench, Conf
-from drivers.vm.devices import IoTune, View, convert
-from drivers.vm.devicexml import add
-from drivers.vm.domxml import TUNE_NAMESPACE
+from drivers.vm.conf.devices import IoTune, View, convert
 from drivers.vm.errors import CpuTuneFailed, IoTuneFailed, PolicyFailed
-from drivers.vm.link import Link
+from drivers.vm.hypervisor.link import Link
 from drivers.vm.machine import Machine, Policy
-from drivers.vm.running import on_the_wire
+from drivers.vm.xml.domain import TUNE_NAMESPACE
+from drivers.vm.xml.elements import add
+from drivers.vm.xml.running import on_the_wire
 
 Struct = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """A hypervisor in memory, with the manners of the real one, whose every answer and event the test can hold back.
 
-It stands where `drivers.vm.driver.Libvirt` and `drivers.vm.link.Link` stand.
+It stands where `drivers.vm.connection.Libvirt` and `drivers.vm.hypervisor.link.Link` stand.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from drivers.errors import DriverError, Failed, HypervisorDown, NoSuchVm
 from drivers.vm.contract import HOST_SHUTDOWN, LOST_QEMU, USER_SHUTDOWN, Ending, Identity, Virt
-from drivers.vm.hypervisors import Hypervisor
-from drivers.vm.link import Seen
+from drivers.vm.hypervisor.kinds import Hypervisor
+from drivers.vm.hypervisor.link import Seen
 
 Event = tuple[str, str, Any]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from drivers.vm.conf.params import normalise
 from drivers.vm.contract import USER_SHUTDOWN, Status, Virt
 from drivers.vm.machine import Machine, Shutdown, VmRecord
-from drivers.vm.params import normalise
 from drivers.vm.vmstats import Sample
 
 UP, PAUSED, ASKED, SAVING, WAITING, DOWN = (f"{number}0000000-0000-4000-8000-000000000000" for number in range(1, 7))

@@ -12,14 +12,14 @@ import msgspec
 import pytest
 
 from drivers.errors import Failed
-from drivers.vm import taps
-from drivers.vm.hypervisors import HYPERVISORS
+from drivers.vm.hypervisor.kinds import HYPERVISORS
+from drivers.vm.made import layers, taps
 from supervdsm.errors import NoHelper, NotFound
+from tests.drivers.vm.changes.test_changing import XML
 from tests.drivers.vm.conftest import OTHER, VM
 from tests.drivers.vm.fake import ROW, FakeLibvirt
+from tests.drivers.vm.made.test_payload import device, said
 from tests.drivers.vm.stand import Stand
-from tests.drivers.vm.test_changing import XML
-from tests.drivers.vm.test_payload import device, said
 from tests.until import until
 
 MAC, SECOND = "00:1a:4a:16:01:51", "00:1a:4a:16:01:52"
@@ -146,7 +146,7 @@ def test_a_successor_keeps_what_is_its_own(tapped: Stand, root: FakeRoot) -> Non
     gate = tapped.libvirt.gates["other"] = threading.Event()
     tapped.deed(VM, gate.wait)
     old = tapped.driver._machines.get(VM)
-    tapped.inside(lambda: tapped.driver._belongings.ended(old))
+    tapped.inside(lambda: tapped.driver.works.belongings.ended(old))
     tapped.driver._machines.remove(old)
     tapped.libvirt.domains.clear()
     tapped.create(VM, devices=[NIC])
@@ -282,3 +282,17 @@ def test_what_a_guest_writes_to_a_transient_disk_is_thrown_away(stand: Stand, tm
     assert not os.path.exists(layer["path"])
     stand.create(VM, devices=[{**disk, "path": f"{tmp_path}/none"}])
     assert f"making a layer for {tmp_path}/none failed" in stand.await_status(VM, "Down")["exitMessage"]
+
+
+def test_layers_of_machines_that_ended_with_the_host_are_thrown_away(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(stand.host.lib_dir) / "transient"
+    folder.mkdir()
+    for vm_id in (VM, OTHER):
+        (folder / f"{vm_id}.vda.cow").touch()
+    layers.forget_other_boots(str(folder), [])
+    assert len(list(folder.iterdir())) == 2  # of this boot: whose they are will be found out
+    monkeypatch.setattr("time.clock_gettime", lambda clock: -60.0)  # the host is booted in a minute
+    stand.inside(lambda: stand.driver.works.belongings.sweep([OTHER]))
+    until(lambda: [path.name for path in folder.iterdir()] == [f"{OTHER}.vda.cow"], 60)

@@ -26,8 +26,9 @@ from drivers.errors import (
     VmExists,
 )
 from drivers.vm.contract import AGENT_CHANNELS, Identity, channel, no_room
-from drivers.vm.hypervisors import Hypervisor
-from drivers.vm.link import Seen
+from drivers.vm.hypervisor.kinds import Hypervisor
+from drivers.vm.hypervisor.link import Seen
+from drivers.vm.launcher import ATTEMPTS
 from tests.drivers.vm.conftest import OTHER, VM
 from tests.drivers.vm.fake import FakeLibvirt
 from tests.drivers.vm.stand import Stand
@@ -72,7 +73,7 @@ def test_a_machine_that_does_not_start_is_down_and_says_why(stand: Stand) -> Non
     assert stand.driver.list_short([]) == []
 
 
-@pytest.mark.parametrize(("times", "status"), [(4, "Up"), (5, "Down")])
+@pytest.mark.parametrize(("times", "status"), [(ATTEMPTS - 1, "Up"), (ATTEMPTS, "Down")])
 def test_a_start_that_lost_the_race_for_a_port_is_repeated(
     stand: Stand, monkeypatch: pytest.MonkeyPatch, times: int, status: str
 ) -> None:
@@ -440,10 +441,10 @@ def test_a_button_is_pressed_once_when_libvirt_comes_back(stand: Stand) -> None:
     machine = stand.driver._machines.get(VM)
     plan = machine.shutdown
     assert plan is not None
-    stand.inside(lambda: stand.driver._button._due(machine, plan))
-    waiting = stand.driver._button._timers[VM]
-    stand.inside(lambda: stand.driver._button.arm(machine))  # a re-exec was refused
-    assert (waiting.cancelled, list(stand.driver._button._timers)) == (True, [VM])
+    stand.inside(lambda: stand.driver.works.button._due(machine, plan))
+    waiting = stand.driver.works.button._timers[VM]
+    stand.inside(lambda: stand.driver.works.button.arm(machine))  # a re-exec was refused
+    assert (waiting.cancelled, list(stand.driver.works.button._timers)) == (True, [VM])
 
 
 def test_a_button_that_cannot_be_pressed_is_told(stand: Stand) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from drivers.errors import DriverError, Failed
 from drivers.hooks import POINTS, XML, HookFailed, Hooks
+from tests.drivers.vm.changes.test_changing import XML as DOMAIN
 from tests.drivers.vm.conftest import VM
 from tests.drivers.vm.stand import Stand
-from tests.drivers.vm.test_changing import XML as DOMAIN
 from vdsmd.api.codes import code_of
 
 MAC = "00:1a:4a:16:01:51"

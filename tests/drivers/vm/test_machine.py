@@ -12,7 +12,8 @@ import pytest
 
 from drivers.errors import Failed, IllegalMove, NoSuchVm, VmExists
 from drivers.vm.contract import MISSING, TABLE, Move, Status
-from drivers.vm.machine import Machine, Machines, Shutdown, VmRecord
+from drivers.vm.machine import Machine, Shutdown, VmRecord
+from drivers.vm.machines import Machines
 from state.process import start_time
 from state.records import Entry, decode, encode, pack, unpack
 from tests.drivers.vm.conftest import OTHER, VM

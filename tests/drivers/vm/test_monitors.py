@@ -77,6 +77,6 @@ def test_a_successor_of_one_that_did_not_answer_is_not_waited_for(
     del first.libvirt.refuses[VM]
     second.destroy(VM)
     link: Any = second.libvirt
-    second.inside(lambda: second.driver._monitors._ask_again(link, VM))
+    second.inside(lambda: second.driver.works.monitors._ask_again(link, VM))
     second.run(VM)
     assert second.unsafe() is None

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.errors import IllegalMove, Invalid
-from drivers.vm.link import Seen
+from drivers.vm.conf.params import normalise
+from drivers.vm.hypervisor.link import Seen
 from drivers.vm.machine import Machine, VmRecord
-from drivers.vm.params import normalise
 from state.records import RecordError, decode, encode, pack
 from tests.drivers.vm import population
 from tests.drivers.vm.fake import FakeLibvirt

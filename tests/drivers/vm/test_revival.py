@@ -8,7 +8,7 @@ import pytest
 
 from drivers.errors import Failed
 from drivers.vm import revival
-from drivers.vm.link import Seen
+from drivers.vm.hypervisor.link import Seen
 from tests.drivers.vm.conftest import OTHER, VM
 from tests.drivers.vm.stand import Stand
 from tests.until import until

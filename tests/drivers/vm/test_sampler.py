@@ -67,6 +67,7 @@ def test_a_silent_monitor_is_told_and_so_is_its_return(
     until(lambda: stand.stats(VM)["monitorResponse"] == "0", 60)
 
 
+@pytest.mark.slow
 def test_a_sample_that_is_stuck_makes_a_reexec_wait_and_later_ones_go_around_it(build: Callable[..., Stand]) -> None:
     stand = build(vm_sample_interval=0.1)
     stand.run(VM)

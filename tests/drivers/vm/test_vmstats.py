@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.errors import DriverError
-from drivers.vm.params import normalise
+from drivers.vm.conf.params import normalise
 from drivers.vm.vmstats import Sample, device_hash, down_stats, running_stats, sample_of
 from tests.drivers.vm.machines import CASES, QXL, SPICE, VNC, disk, nic
 from tests.drivers.vm.values import parameters

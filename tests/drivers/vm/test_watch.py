@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from drivers.errors import DriverError, Failed, NoSuchVm
-from drivers.vm import libvirt_events, watch
+from drivers.vm import watch
 from drivers.vm.contract import (
     ADMIN_SHUTDOWN,
     HOST_SHUTDOWN,
@@ -20,9 +21,10 @@ from drivers.vm.contract import (
     USER_SHUTDOWN,
     Ending,
 )
-from drivers.vm.link import Seen
+from drivers.vm.endings import Notes, ending_of
+from drivers.vm.hypervisor import events as libvirt_events
+from drivers.vm.hypervisor.link import Seen
 from drivers.vm.machine import Machine, Shutdown
-from drivers.vm.watch import Notes, ending_of
 from state.children import Exit
 from tests.drivers.vm.conftest import OTHER, VM
 from tests.drivers.vm.fake import FakeLibvirt
@@ -43,7 +45,10 @@ REBOOT = Shutdown(press_at=0, patience=60, reboot=True)
         (HOST_SHUTDOWN, None, False, -9, HOST_SHUTDOWN),
         (HOST_SHUTDOWN, PLAN, False, 0, ADMIN_SHUTDOWN),
         (LOST_QEMU, None, False, -9, LOST_QEMU),
-        (LOST_QEMU, PLAN, False, 0, LOST_QEMU),
+        (LOST_QEMU, PLAN, False, -9, LOST_QEMU),
+        (LOST_QEMU, None, False, None, LOST_QEMU),
+        (LOST_QEMU, None, False, 0, HOST_SHUTDOWN),
+        (LOST_QEMU, PLAN, False, 0, ADMIN_SHUTDOWN),
         (MIGRATED, None, False, 0, MIGRATED),
         (SAVED, None, False, 0, SAVED),
         (None, None, False, 0, MISSING),
@@ -52,7 +57,7 @@ REBOOT = Shutdown(press_at=0, patience=60, reboot=True)
     ],
 )
 def test_why_it_ended(
-    heard: Ending | None, asked: Shutdown | None, by_host: bool, exit_code: int, ending: Ending
+    heard: Ending | None, asked: Shutdown | None, by_host: bool, exit_code: int | None, ending: Ending
 ) -> None:
     machine = Machine(vm_id=VM, conf={}, shutdown=asked)
     assert ending_of(machine, Notes(started=True, ending=heard, by_host=by_host, exit_code=exit_code)) is ending
@@ -292,7 +297,7 @@ def test_one_that_waited_when_the_daemon_crashed_is_started(build: Callable[...,
 
 
 def test_what_libvirt_lost_is_given_back_when_it_lived_in_our_memory(build: Callable[..., Stand]) -> None:
-    from drivers.vm.hypervisors import Hypervisor
+    from drivers.vm.hypervisor.kinds import Hypervisor
 
     row = Hypervisor(prefix="fake:///", volatile=True, consoles=False, channels=False)
     first = build(FakeLibvirt(row))
@@ -327,7 +332,25 @@ def test_what_happens_while_libvirt_is_being_listed_is_not_missed(build: Callabl
     assert ended(second) == (0, 7)
 
 
-def test_an_end_that_is_noticed_without_libvirt_is_looked_at_when_it_comes(build: Callable[..., Stand]) -> None:
+def test_one_that_exits_in_order_was_not_lost(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvirt did not read QEMU's last words: how it exited is waited for, and tells."""
+    monkeypatch.setattr(watch, "EVENT_GRACE", 600.0)
+    stand.run(VM)
+    machine = stand.driver._machines.get(VM)
+    with subprocess.Popen(["sh", "-c", "read line; exit 0"], stdin=subprocess.PIPE) as qemu:
+        stand.inside(lambda: stand.driver._watch.adopt(machine, qemu.pid))
+        stand.libvirt.end(VM, LOST_QEMU)
+        stand.calm()
+        assert stand.status(VM) == "Up"
+        assert qemu.stdin is not None
+        qemu.stdin.close()
+        assert ended(stand) == (0, 6)
+
+
+def test_an_end_that_is_noticed_without_libvirt_is_looked_at_when_it_comes(
+    build: Callable[..., Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "EVENT_GRACE", 0.05)
     libvirt = FakeLibvirt()
     stand = build(libvirt)
     stand.run(VM)
@@ -384,4 +407,4 @@ def test_nothing_is_kept_of_machines_that_are_gone(stand: Stand) -> None:
     stand.destroy(OTHER)
     stand.calm()
     assert stand.driver._watch._notes == {}
-    assert stand.driver._button._timers == {}
+    assert stand.driver.works.button._timers == {}

@@ -8,9 +8,9 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from drivers.vm.devices import KINDS
-from drivers.vm.legacy import Legacy
-from drivers.vm.params import Machine
+from drivers.vm.conf.devices import KINDS
+from drivers.vm.conf.legacy import Legacy
+from drivers.vm.conf.params import Machine
 
 VM = "0b6a2e5c-3f0b-4b0e-9e57-0f5a8d7c1e11"
 WORDS = [

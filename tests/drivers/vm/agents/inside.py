@@ -16,7 +16,7 @@ import msgspec
 
 from drivers.base import Host
 from drivers.errors import DriverError, NotResponding
-from drivers.vm.hypervisors import Hypervisor
+from drivers.vm.hypervisor.kinds import Hypervisor
 from state.fds import FdTable, Held
 from tests.drivers.vm.fake import FakeLibvirt
 from tests.drivers.vm.stand import Stand
