@@ -26,6 +26,8 @@ from vdsmd.api import tls
 from vdsmd.api.contract import numbers
 from vdsmd.api.http import Limits
 
+pytestmark = pytest.mark.slow
+
 
 def number(name: str) -> int:
     return numbers()[name]

@@ -19,6 +19,8 @@ from tests.ctl.conftest import Run
 from tests.ctl.serving import Server
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 120.0
 
 

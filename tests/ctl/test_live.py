@@ -12,6 +12,8 @@ import pytest
 
 from tests.running import Running, Stage
 
+pytestmark = pytest.mark.slow
+
 Ctl = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -21,6 +21,8 @@ from tests.certificates import authority, certificate, trust_store
 from tests.running import Running
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Running]
 CALL = "<?xml version='1.0'?><methodCall><methodName>{name}</methodName><params>{params}</params></methodCall>"
 

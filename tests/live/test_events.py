@@ -17,6 +17,8 @@ import pytest
 from tests.running import PATIENCE, Running, Stage
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Running]
 Told = list[dict[str, Any]]
 CTL = [sys.executable, "-m", "vdsmd.ctl.main", "--config"]

@@ -91,6 +91,7 @@ def environment(pid: int) -> set[bytes]:
     return {entry for entry in found if not entry.startswith(b"VDSMD_")}
 
 
+@pytest.mark.slow
 def test_re_execs_leak_nothing(daemon: Start) -> None:
     vdsmd = daemon()
     create(vdsmd)
@@ -232,6 +233,7 @@ def test_it_serves_while_libvirt_cannot_be_reached(daemon: Start, tmp_path: Path
     assert reply["status"]["code"] or status_of(vdsmd, vm_id) == "WaitForLaunch"
 
 
+@pytest.mark.slow
 def test_in_the_background(stage: Stage) -> None:
     base = stage.base / "background"
     base.mkdir()
@@ -312,6 +314,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", SPOILED)
 def test_bad_code_on_disk_is_refused_and_nothing_is_lost(daemon: Start, release: Path, fault: str) -> None:
     spoil, told = SPOILED[fault]

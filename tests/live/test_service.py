@@ -19,6 +19,8 @@ from tests.running import Options, Running, Stage
 from tests.until import until
 from vdsmd.api.xmlrpc import decode_reply, encode_call
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 120.0
 PORT = "api/tcp/127.0.0.1%3A0"
 LOCAL = "api/local"

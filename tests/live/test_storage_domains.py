@@ -15,6 +15,8 @@ from tests.drivers.storage.hanging import hanging
 from tests.running import PATIENCE, Running, Stage
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 ONE = "5a1d5a0e-6d2f-4a0b-9a57-0e5ac2cc8d11"
 TWO = "5a1d5a0e-6d2f-4a0b-9a57-0e5ac2cc8d22"
 BLANK = "00000000-0000-0000-0000-000000000000"

@@ -30,6 +30,8 @@ STRANGER = 1
 # waits, so that what it holds stays held, and says it again for each line.
 CALLER = """
 import array, fcntl, os, socket, sys
+
+pytestmark = pytest.mark.slow
 path, request, lock = sys.argv[1:]
 if lock:
     held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)

@@ -31,6 +31,8 @@ from supervdsm.client import (
 from tests.supervdsm.helper import PATIENCE, Helper
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 SERVER = "tests.supervdsm.server"
 Start = Callable[..., Helper]
 

@@ -22,6 +22,8 @@ from supervdsm.errors import MEANINGS
 from tests.supervdsm.helper import PATIENCE, ROOT, Helper
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 SERVER = "tests.supervdsm.server"
 PING = json.dumps({"action": "ping", "arguments": {}}).encode()
 

@@ -15,6 +15,8 @@ from supervdsm.client import Client
 from tests.supervdsm.helper import PATIENCE, Helper
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 SERVER = "tests.supervdsm.server"
 Start = Callable[..., Helper]
 ROUNDS = 20

@@ -28,6 +28,8 @@ NOBODY = 65534
 # What a service manager does: descriptors from number 3 on, and who they are for.
 LISTENING = """
 import os, sys
+
+pytestmark = pytest.mark.slow
 number, *command = sys.argv[1:]
 os.dup2(int(number), 3)
 os.dup2(3, 4)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Keeping a large guest's memory is written at the speed of a disk.
 SNAPSHOT_TIMEOUT = 1800.0
+ALIGNMENT_TIMEOUT = 150.0
 NO_MACHINE = "00000000-0000-0000-0000-000000000000"
 
 
@@ -26,6 +27,21 @@ def disk_size_extend(daemon: Daemon, vmId: Uuid, driveSpecs: Struct, newSize: Si
     if vmId == NO_MACHINE:
         raise NotBuilt(verb="Extending a disk that no virtual machine uses")
     return {"size": str(daemon.vms.changes.drives.extend(vmId, driveSpecs, newSize))}
+
+
+@verb("getDiskAlignment", timeout=ALIGNMENT_TIMEOUT, cli="volume alignment")
+def get_disk_alignment(daemon: Daemon, vmId: Uuid, driveSpecs: Struct) -> Reply:
+    """Return for each partition in a volume whether it begins at a good place, as `alignment`: a struct of booleans by name.
+
+    Only for a volume that no virtual machine uses: `vmId` is the blank id. `driveSpecs` has `poolID`, `domainID`,
+    `imageID` and `volumeID`.
+    """
+    from drivers.storage import alignment  # imported by now (vdsmd.deferred)
+
+    if vmId != NO_MACHINE:
+        raise NotBuilt(verb="Looking at a disk that a virtual machine uses")
+    domain, image, volume = (str(driveSpecs.get(name, "")) for name in ("domainID", "imageID", "volumeID"))
+    return {"alignment": alignment.alignment(daemon.storage.domains, domain, image, volume)}
 
 
 @verb("snapshot", key="vmId", timeout=SNAPSHOT_TIMEOUT, cli="vm snapshot")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from drivers.errors import NotBuilt
 from drivers.storage.contract import BLANK
 from drivers.storage.edge import failing
 from drivers.storage.errors import DomainActionFailed, InvalidParameter
 from drivers.storage.tasks.errors import NotSpm
 from vdsmd.api.table import Reply, verb
-from vdsmd.api.wire import BoolLike, Ignored, Number, Size, Struct, Truthy, Uuid
+from vdsmd.api.wire import BoolLike, Ignored, Number, Size, Truthy, Uuid
 
 if TYPE_CHECKING:
     from drivers.storage.images import Images
@@ -131,22 +130,6 @@ def get_volume_info(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, v
 
     with failing(DomainActionFailed, f"reading volume {volUUID}", sdUUID):
         return {"info": volumes.info(daemon.storage.domains, sdUUID, imgUUID, volUUID)}
-
-
-@verb("getDiskAlignment", timeout=TIMEOUT, cli="volume alignment")
-def get_disk_alignment(daemon: Daemon, vmId: Uuid, driveSpecs: Struct) -> Reply:
-    """Return for each partition in a volume whether it begins at a good place, as `alignment`: a struct of booleans by name.
-
-    Only for a volume that no virtual machine uses: `vmId` is the blank id. `driveSpecs` has `poolID`, `domainID`,
-    `imageID` and `volumeID`.
-    """
-    from drivers.storage import alignment  # imported by now (vdsmd.deferred)
-
-    if vmId != BLANK:
-        raise NotBuilt(verb="Looking at a disk that a virtual machine uses")
-    domain, image, volume = (str(driveSpecs.get(name, "")) for name in ("domainID", "imageID", "volumeID"))
-    with failing(DomainActionFailed, f"reading volume {volume}", domain):
-        return {"alignment": alignment.alignment(daemon.storage.domains, domain, image, volume)}
 
 
 @verb("getVolumePath", gated=False, message="OK", timeout=TIMEOUT, cli="volume path")

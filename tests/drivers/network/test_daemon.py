@@ -17,7 +17,7 @@ from tests.drivers.network.namespace import different, inside, ip, nics, state
 from tests.running import PATIENCE, Running
 from tests.until import until
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 QUIET = {"connectivityCheck": False}
 STATIC = {

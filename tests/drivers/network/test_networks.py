@@ -15,7 +15,7 @@ from supervdsm.client import Failed, HelperGone
 from tests.drivers.network.namespace import different, ip, nics, state
 from tests.drivers.network.stand import Stand, Struck
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 MANAGEMENT = {
     "nic": "em1",

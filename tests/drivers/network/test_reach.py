@@ -18,7 +18,7 @@ from tests.drivers.network.test_daemon import OWN_SYSFS
 from tests.running import PATIENCE, Running
 from tests.until import until
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[3]
 NETWORK = {"nic": "em1", "ipaddr": "192.0.2.10", "netmask": "24"}

@@ -15,6 +15,8 @@ import pytest
 from tests.running import Running, Stage
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 180.0
 
 NO_VM = {"code": 1, "message": "Virtual machine does not exist"}

@@ -27,6 +27,8 @@ from tests.drivers.vm.still import Still
 from tests.state.mutations import broken_files, broken_values, damages
 from vdsmd.api.xmlrpc import encode_reply
 
+pytestmark = pytest.mark.slow
+
 HARM = ("destroy", "press", "reboot", "reset", "suspend", "resume", "create")
 
 Files = dict[str, bytes]

@@ -13,6 +13,8 @@ from tests.drivers.vm.conftest import OTHER, VM
 from tests.drivers.vm.stand import Stand
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 Build = Callable[..., Stand]
 
 

@@ -12,6 +12,8 @@ from tests.drivers.vm.conftest import OTHER, VM
 from tests.drivers.vm.stand import Stand
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_machine_is_sampled_soon_after_its_start(stand: Stand) -> None:
     stand.run(VM)

@@ -31,6 +31,8 @@ from tests.drivers.vm.fake import FakeLibvirt
 from tests.drivers.vm.stand import Stand
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 PLAN = Shutdown(press_at=0, patience=60)
 REBOOT = Shutdown(press_at=0, patience=60, reboot=True)
 

@@ -15,6 +15,8 @@ from supervdsm.mounts import DETACH, at, mounts
 from supervdsm.registry import Context
 from tests.supervdsm.actions.place import call, disk, inside, libc, mount_tmpfs
 
+pytestmark = pytest.mark.slow
+
 SHARED = (1 << 20) | 0x4000  # MS_SHARED | MS_REC
 EXT4 = ("mkfs.ext4", "-q", "-F", "-E", "nodiscard")
 

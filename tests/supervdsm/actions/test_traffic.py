@@ -21,6 +21,8 @@ from tests.drivers.network.namespace import inside, ip, nics, state
 from tests.drivers.network.stand import Direct
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 MACS = {"vda": "52:54:00:00:00:0a", "vdb": "52:54:00:00:00:0b", "vdc": "52:54:00:00:00:0c"}
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
 ARP = 0x0806

@@ -17,6 +17,8 @@ from tests.drivers.vm.stand import Stand
 from tests.until import until
 from vdsmd.api.codes import code_of
 
+pytestmark = pytest.mark.slow
+
 Conf = dict[str, Any]
 
 DISK = {

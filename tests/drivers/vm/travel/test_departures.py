@@ -20,6 +20,8 @@ from tests.drivers.vm.fake import ROW, FakeLibvirt
 from tests.drivers.vm.stand import Stand
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 VM = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
 THIRD = "33333333-3333-4333-8333-333333333333"
