@@ -106,10 +106,9 @@ def download_image(domains: Domains, sd: str, image: str, volume: str, method: d
     steps = [step("volume.fetch", where, url=url, headers=headers, undo=back, weight=1.0)]
     if there.get(volume).format is Format.COW:
         steps += [step("volume.inspect", where), step("volume.check", where, form="COW")]
-    steps.append(step("volume.adopt_data", where))
-    if there.get(volume).format is Format.RAW:
-        steps.append(step("volume.grow_raw", where, size=there.get(volume).capacity))
-    return steps
+    else:
+        steps.append(step("volume.grow_part", where, size=there.get(volume).capacity))
+    return [*steps, step("volume.adopt_data", where, pivot=True)]
 
 
 @plan("uploadImage", error="ImagesActionError")

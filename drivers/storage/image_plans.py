@@ -187,7 +187,7 @@ def _copies(domains: Domains, sd: str, target_sd: str, image: str, force: bool) 
         if name in source.own:
             volume = source.own[name]
             made.append(begin(opened(domains, target_sd)[0], image, name, _moved(volume, target_sd)))
-            filled += _fill(source, name, target_sd)
+            filled += [*_fill(source, name, target_sd), step("volume.adopt_data", at(target_sd, image, name))]
             finished.append(_finish(volume, target_sd, image, name))
     return source, [*before, *made, *filled, *finished], after
 
@@ -225,7 +225,7 @@ def _moved(volume: Volume, target_sd: str) -> Volume:
 
 
 def _fill(source: Image, name: str, target_sd: str) -> list[Step]:
-    """Copy what one volume says beyond its parent."""
+    """Copy what one volume says beyond its parent, to be adopted when it is whole."""
     volume, target = source.volumes[name], at(target_sd, source.uuid, name)
     parent = source.volumes.get(volume.parent)
     copy = step(
@@ -242,8 +242,7 @@ def _fill(source: Image, name: str, target_sd: str) -> list[Step]:
         weight=float(source.stats[name].allocated + 1),
         undo=undo("volume.drop_part", target_sd, source.uuid, name),
     )
-    check = step("volume.check", target, form=volume.format.name)
-    return [copy, check, step("volume.adopt_data", target)]
+    return [copy, step("volume.check", target, form=volume.format.name)]
 
 
 @plan("cloneImageStructure", error="CopyImageError")
@@ -280,7 +279,8 @@ SYNC_TYPES = ("ALL", "INTERNAL", "LEAF")
 
 @plan("syncImageData", error="CopyImageError")
 def sync_image_data(domains: Domains, sd: str, target_sd: str, image: str, what: str) -> list[Step]:
-    """Copy the data of all volumes, of all but the leaf, or of the leaf, into those that cloneImageStructure has made."""
+    """Copy the data of all volumes, of all but the leaf, or of the leaf, into those that cloneImageStructure has made: into
+    all of them, or none."""
     check_ids(imgUUID=image)
     if what not in SYNC_TYPES:
         raise InvalidParameter(what="syncType", reason=f"{what!r} is none of {', '.join(SYNC_TYPES)}")
@@ -291,4 +291,5 @@ def sync_image_data(domains: Domains, sd: str, target_sd: str, image: str, what:
     chosen = {"ALL": chain, "INTERNAL": [name for name in chain if name != leaf], "LEAF": [leaf]}[what]
     for name in chosen:
         target.get(name)
-    return [part for name in chosen for part in _fill(source, name, target_sd)]
+    filled = [part for name in chosen for part in _fill(source, name, target_sd)]
+    return filled + [step("volume.adopt_data", at(target_sd, image, name), pivot=True) for name in chosen]

@@ -131,4 +131,4 @@ def sparsify_image(
         weight=1.0,
         undo=undo("volume.drop_part", target_sd, target_image, target_volume),
     )
-    return [copy, step("volume.check", where, form=target.format.name), step("volume.adopt_data", where)]
+    return [copy, step("volume.check", where, form=target.format.name), step("volume.adopt_data", where, pivot=True)]

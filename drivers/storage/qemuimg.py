@@ -1,7 +1,7 @@
 """What `qemu-img` is asked to do, as commands for children. No image is ever opened in the daemon.
 
 It promises that a volume's data are written under another name (`.part`) whenever they take longer than a moment, so that what
-bears the volume's name is whole; and that every command may be run again from the start.
+bears the volume's name is whole, and on the medium; and that every command may be run again from the start.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def convert(
     source = path(domains, source_sd, source_image, source_volume)
     target = path(domains, sd, image, volume) + PART
     form_options = ["-f", NAMES[source_form], "-O", NAMES[form], *options, *backing]
-    argv = [QEMU_IMG, "convert", "-p", *form_options, source, target]
+    # By itself it leaves the data in memory; when a move deletes the source, they must be on the medium.
+    argv = [QEMU_IMG, "convert", "-p", "-t", "writeback", *form_options, source, target]
     return Command(argv=argv, error=error, action=f"copying volume {source_volume}")
 
 

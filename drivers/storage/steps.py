@@ -179,6 +179,15 @@ def grow_raw(domains: Domains, sd: str, image: str, volume: str, size: int) -> N
         files.truncate(payload(image, volume), size)
 
 
+@deed("volume.grow_part")
+def grow_part(domains: Domains, sd: str, image: str, volume: str, size: int) -> None:
+    """Have raw data that are not in their place yet be as long as the volume is. They may be there already."""
+    _domain, files = opened(domains, sd)
+    with contextlib.suppress(FileNotFoundError):
+        if files.stat(payload(image, volume) + PART).size < size:
+            files.truncate(payload(image, volume) + PART, size)
+
+
 @undo("volume.shrink_raw")
 def shrink_raw(domains: Domains, sd: str, image: str, volume: str, size: str) -> None:
     """Take back what was grown but never told of."""

@@ -69,9 +69,10 @@ def receive(domains: Domains, sd: str, image: str, volume: str, length: int) -> 
     sparse, room = is_raw and not preallocate, found.capacity if preallocate else 0
     data = step("volume.pour_in", where, undo=back, weight=1.0, length=length, sparse=sparse, room=room)
     if is_raw:
-        return [data, step("volume.adopt_data", where), step("volume.grow_raw", where, size=found.capacity)]
+        whole = step("volume.grow_part", where, size=found.capacity)
+        return [data, whole, step("volume.adopt_data", where, pivot=True)]
     checks = [step("volume.inspect", where), step("volume.measure", where), step("volume.check", where, form="COW")]
-    return [data, *checks, step("volume.adopt_data", where)]
+    return [data, *checks, step("volume.adopt_data", where, pivot=True)]
 
 
 def _most(volume: Volume) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ LEAF = 8
 LOCALFS = 4
 VERSION = 3
 MIB = 1 << 20
-PAUSE = 0.01
+PAUSE = 0.2
 """Seconds between two questions after a copy: to ask more often takes the cores from what copies."""
 
 
@@ -54,10 +55,10 @@ class Place:
         self.client.must("disconnectStoragePool", self.pool, 1, "")
         self.client.must("disconnectStorageServer", LOCALFS, BLANK, [self.connection])
 
-    def finished(self, tasks: list[str], pause: float = 0.002) -> None:
+    def finished(self, tasks: list[str]) -> None:
         """Wait until the tasks have ended, well, and clear them."""
         for task in tasks:
-            status = self.end_of(task, pause)
+            status = self.end_of(task)
             if status["taskResult"] != "success":
                 raise RuntimeError(f"task {task}: {status}")
         for task in tasks:
@@ -68,6 +69,17 @@ class Place:
         status = until(lambda: self._ended(task), "a task to end", pause=pause)
         assert status is not None
         return status
+
+    def when_ended(self, task: str) -> float:
+        """Return when the task ended, in seconds since the epoch, however seldom that was asked."""
+        return until(lambda: self._journal_of(task), "the journal to tell of it")
+
+    def _journal_of(self, task: str) -> float:
+        for path in (self.lab.base / "lib" / "events").glob("*.jsonl"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                if "task.ended" in line and task in line:
+                    return float(json.loads(line)["time"])
+        return 0.0
 
     def _ended(self, task: str) -> dict[str, Any] | None:
         status: dict[str, Any] = self.client.must("getTaskStatus", task)["taskStatus"]

@@ -11,22 +11,20 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
 
 from drivers.storage.volume_metadata import Allocation, Format, VolumeRole, encode, fresh
+from scripts.benchmarks import endurance, silence
 from scripts.benchmarks.client import Client, percentile, request
-from scripts.benchmarks.lab import Lab, say, until
+from scripts.benchmarks.lab import Lab, say
+from scripts.benchmarks.place import COW, MIB, PAUSE, RAW, VERSION, Place, fill, pool
 
-BLANK = "00000000-0000-0000-0000-000000000000"
-COW, RAW, SPARSE, DATA_DISK = 4, 5, 2, 2
-MIB = 1 << 20
 CHUNK = MIB
-VERSION = 3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,112 +34,42 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds, ours and theirs in turn (default: 5)")
     parser.add_argument("--made", type=int, default=200, help="volumes to be made (default: 200)")
     parser.add_argument("--listed", type=int, default=2000, help="volumes of the domain that is listed (default: 2000)")
+    instead = parser.add_mutually_exclusive_group()
+    endure = "instead of all that: one copy (--mib 4096) through re-execs and a SIGKILL of the daemon"
+    instead.add_argument("--endurance", action="store_true", help=endure)
+    hang = "instead of all that: a domain that stops answering, and what that costs the others"
+    instead.add_argument("--silence", action="store_true", help=hang)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
+    if options.silence:
+        return silence.measure()
     base = Path(tempfile.mkdtemp(prefix="vb-", dir=options.directory))
     base.chmod(0o755)
     try:
         with Lab(uri="test:///default") as lab, pool(lab, base) as place:
-            return {"mib": options.mib, "directory": options.directory, **_measured(place, options)}
+            measure = _endured if options.endurance else _measured
+            return {"mib": options.mib, "directory": options.directory, **measure(place, options)}
     finally:
         shutil.rmtree(base)
+
+
+def _endured(place: Place, options: argparse.Namespace) -> dict[str, Any]:
+    return endurance.endure(place, options.mib)
 
 
 def _measured(place: Place, options: argparse.Namespace) -> dict[str, Any]:
     _warm(place.base / "warm", 3 * options.mib)
     source = place.base / "source"
-    _fill(source, options.mib)
+    fill(source, options.mib)
     image, volume = place.make(options.mib * MIB)
     shutil.copyfile(source, place.file(image, volume))
     return {
-        "copy": _copies(place, (image, volume), options),
+        "copy": _copies(place, (image, volume), options) | {"of_1_mib_ms": _small(place)},
         "carry": _carried(place, source, (image, volume), options),
         "make": _made(place, options.made),
         "list": _listed(place, options.listed),
     }
-
-
-class Place:
-    """A storage domain in a pool of which the daemon is the SPM."""
-
-    def __init__(self, lab: Lab, base: Path) -> None:
-        self.base = base
-        """A directory for all that is measured, on one file system."""
-        self.root = base / "domain"
-        self.client = Client(lab.port)
-        self.port = lab.port
-        self.sd, self.pool = str(uuid.uuid4()), str(uuid.uuid4())
-
-    def open(self) -> None:
-        must, base = self.client.must, str(self.root)
-        self.root.mkdir()
-        self.connection = {"id": str(uuid.uuid4()), "connection": base}
-        must("connectStorageServer", 4, BLANK, [self.connection])
-        must("createStorageDomain", 4, self.sd, "bench", base, 1, VERSION)
-        must("createStoragePool", 0, self.pool, "bench", self.sd, [self.sd], 1)
-        must("connectStoragePool", self.pool, 1, "", self.sd, 1)
-        self.finished([must("spmStart", self.pool, -1, -1, -1, False, 250, VERSION)["uuid"]])
-
-    def close(self) -> None:
-        self.client.must("spmStop", self.pool)
-        self.client.must("disconnectStoragePool", self.pool, 1, "")
-        self.client.must("disconnectStorageServer", 4, BLANK, [self.connection])
-
-    def finished(self, tasks: list[str]) -> None:
-        """Wait until the tasks have ended, well, and clear them."""
-        for task in tasks:
-            status = self.end_of(task)
-            if status["taskResult"] != "success":
-                raise RuntimeError(f"task {task}: {status}")
-        for task in tasks:
-            self.client.must("clearTask", task)
-
-    def end_of(self, task: str) -> dict[str, Any]:
-        """Wait until the task has ended; return its status."""
-        status = until(lambda: self._ended(task), "a task to end")
-        assert status is not None
-        return status
-
-    def _ended(self, task: str) -> dict[str, Any] | None:
-        status: dict[str, Any] = self.client.must("getTaskStatus", task)["taskStatus"]
-        return status if status["taskState"] == "finished" else None
-
-    def begin(self, size: int, form: int = RAW) -> tuple[str, str, str]:
-        """Begin to make a volume in an image of its own; return both ids, and the task."""
-        image, volume = str(uuid.uuid4()), str(uuid.uuid4())
-        kind = (str(size), form, SPARSE, DATA_DISK)
-        task = self.client.must("createVolume", self.sd, self.pool, image, *kind, volume, "", BLANK, BLANK)["uuid"]
-        return image, volume, task
-
-    def make(self, size: int) -> tuple[str, str]:
-        image, volume, task = self.begin(size)
-        self.finished([task])
-        return image, volume
-
-    def delete(self, images: list[str]) -> None:
-        while images:
-            self.finished([self.client.must("deleteImage", self.sd, self.pool, images.pop(), False, False)["uuid"]])
-
-    def file(self, image: str, volume: str) -> Path:
-        return self.root / self.sd / "images" / image / volume
-
-
-@contextmanager
-def pool(lab: Lab, base: Path) -> Iterator[Place]:
-    place = Place(lab, base)
-    place.open()
-    try:
-        yield place
-    finally:
-        place.close()
-
-
-def _fill(path: Path, mib: int) -> None:
-    """Write data without a hole in them, and without a pattern."""
-    with path.open("wb") as file:
-        for _ in range(mib):
-            file.write(os.urandom(MIB))
 
 
 def _warm(path: Path, mib: int) -> None:
@@ -152,13 +80,13 @@ def _warm(path: Path, mib: int) -> None:
     path.unlink()
 
 
-def _timed(deed: Callable[[], object]) -> float:
-    """Return how long it takes, once the disks are quiet."""
+def _timed(deed: Callable[[], float | object]) -> float:
+    """Return how long it takes, once the disks are quiet. A deed that returns a time (of the epoch) had ended then."""
     os.sync()
     time.sleep(0.5)
-    begun = time.perf_counter()
-    deed()
-    return time.perf_counter() - begun
+    begun, at = time.perf_counter(), time.time()
+    ended = deed()
+    return ended - at if isinstance(ended, float) else time.perf_counter() - begun
 
 
 def _told(times: dict[str, list[float]], mib: int) -> dict[str, Any]:
@@ -167,6 +95,7 @@ def _told(times: dict[str, list[float]], mib: int) -> dict[str, Any]:
     told: dict[str, Any] = {f"{name}_mib_per_second": round(mib / took) for name, took in best.items()}
     every = {name: [round(mib / took) for took in rounds] for name, rounds in times.items()}
     told["ratio"] = round(best["plain"] / best["ours"], 2)
+    told["ratio_of_medians"] = round(median(times["plain"]) / median(times["ours"]), 2)
     return told | {"longer_ms": round((best["ours"] - best["plain"]) * 1000), "rounds": every}
 
 
@@ -174,30 +103,52 @@ def _told(times: dict[str, list[float]], mib: int) -> dict[str, Any]:
 
 
 def _copies(place: Place, source: tuple[str, str], options: argparse.Namespace) -> dict[str, Any]:
-    times: dict[str, list[float]] = {"plain": [], "ours": []}
+    """`plain` leaves what it has copied in memory; `synced` and ours have it on the medium."""
+    times: dict[str, list[float]] = {"plain": [], "synced": [], "ours": []}
     target = place.base / "target"
-    made: list[str] = []
-    command = ["qemu-img", "convert", "-f", "raw", "-O", "raw", str(place.file(*source)), str(target)]
+    made: list[tuple[str, str]] = []
+    convert, files = ["qemu-img", "convert", "-f", "raw", "-O", "raw"], [str(place.file(*source)), str(target)]
     for number in range(options.rounds):
         # In turn, and each on the room that was just freed: a virtual machine's memory is slow when it is first touched.
-        deeds = [
-            ("plain", lambda: subprocess.run(command, check=True)),
-            ("ours", lambda: made.append(_copy(place, source))),
+        deeds: list[tuple[str, Callable[[], float | object]]] = [
+            ("plain", lambda: subprocess.run([*convert, *files], check=True)),
+            ("synced", lambda: subprocess.run([*convert, "-t", "writeback", *files], check=True)),
+            ("ours", lambda: _copy(place, source, made)),
         ]
         for name, deed in deeds if number % 2 == 0 else deeds[::-1]:
             times[name].append(_timed(deed))
             say(f"  copy, {name}: {options.mib / times[name][-1]:.0f} MiB a second")
             target.unlink(missing_ok=True)
-            place.delete(made)
+            place.finished([task for _, task in made])
+            place.delete([image for image, _ in made])
+            made.clear()
     return _told(times, options.mib)
 
 
-def _copy(place: Place, source: tuple[str, str]) -> str:
-    """Have a task copy the image; return the new one."""
-    image, volume = str(uuid.uuid4()), str(uuid.uuid4())
-    ids = (place.sd, place.pool, BLANK, *source, image, volume)
-    place.finished([place.client.must("copyImage", *ids, "", BLANK, 8, RAW, SPARSE)["uuid"]])
-    return image
+def _small(place: Place, rounds: int = 20) -> dict[str, float]:
+    """Return what a copy costs that has hardly anything to copy, in ms: the median."""
+    source, target = place.make(MIB), place.base / "target"
+    fill(place.file(*source), 1)
+    command = ["qemu-img", "convert", "-f", "raw", "-O", "raw", str(place.file(*source)), str(target)]
+    times: dict[str, list[float]] = {"plain": [], "ours": []}
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        subprocess.run(command, check=True)
+        times["plain"].append(time.perf_counter() - begun)
+        image, _volume, task = place.copy(source)
+        place.end_of(task)
+        times["ours"].append(time.perf_counter() - begun - times["plain"][-1])
+        place.finished([task])
+        place.delete([image])
+    return {name: round(median(took) * 1000, 1) for name, took in times.items()}
+
+
+def _copy(place: Place, source: tuple[str, str], made: list[tuple[str, str]]) -> float:
+    """Have a task copy the image; note the new one, and the task. Return when it had ended."""
+    image, _volume, task = place.copy(source)
+    place.end_of(task, PAUSE)
+    made.append((image, task))
+    return place.when_ended(task)
 
 
 # Uploads and downloads

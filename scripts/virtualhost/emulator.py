@@ -37,6 +37,7 @@ def command(base: Path, image: Image, payload: Path, number: int, count: int, ne
     return [
         # Should we be killed, it goes, too.
         "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-name", name, "-uuid", str(identity),
+        "-smbios", f"type=1,manufacturer=vdsmd,product=lab,serial=LAB{number:04}",
         "-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "max", "-m", str(MEMORY), "-display", "none",
         "-nodefaults", "-no-user-config", "-device", "virtio-rng-pci",
         "-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", " ".join(kernel),

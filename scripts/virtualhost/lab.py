@@ -56,6 +56,8 @@ class Lab:
         try:
             payload = self._base / "checkout.tar"
             pack(ROOT, payload)
+            # A copy: somebody may make a newer image meanwhile, which takes this one off the disk.
+            shutil.copy(image.key, self._base / "key")
             for number in range(1, self._count + 1):
                 self.hosts.append(self._host(number, image, payload))
             self._switch.start()
@@ -71,7 +73,9 @@ class Lab:
         base = self._base / f"host{number}"
         base.mkdir()
         networks = {name: self._switch.plug(name) for name in (f"{card}-{number}" for card in CARDS)}
-        return Machine(base.name, base, image.key, command(base, image, payload, number, self._count, networks))
+        return Machine(
+            base.name, base, self._base / "key", command(base, image, payload, number, self._count, networks)
+        )
 
     def _wait(self) -> None:
         with ThreadPoolExecutor(self._count) as pool:

@@ -22,9 +22,15 @@ OPTIONS: installation.Options = {
 
 
 @pytest.fixture(scope="module")
-def installed() -> Iterator[Service]:
+def options() -> installation.Options:
+    """Return the configuration of the module's daemon."""
+    return OPTIONS
+
+
+@pytest.fixture(scope="module")
+def installed(options: installation.Options) -> Iterator[Service]:
     """Install it. At the end nothing of it is left."""
-    installation.install(OPTIONS)
+    installation.install(options)
     try:
         yield Service()
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.lab.installation import CONFIG, run
 from tests.running import Running
@@ -19,7 +19,8 @@ PATIENCE = 300.0
 class Service(Running):
     """The daemon that the unit runs, as it was found last. Everything that Running asks of a daemon works."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = UNIT) -> None:
+        self.unit = unit
         self.base = Path("/")
         self.run_dir, self.lib_dir, self.log_dir = Path("/run/vdsm"), Path("/var/lib/vdsm"), Path("/var/log/vdsm")
         self.config = CONFIG
@@ -31,18 +32,22 @@ class Service(Running):
         return self.taken
 
     def systemctl(self, verb: str, *, check: bool = True) -> str:
-        return run("systemctl", verb, UNIT, check=check)
+        return run("systemctl", verb, self.unit, check=check)
 
-    def start(self) -> Service:
+    def start(self) -> Self:
         """Start it, unless it runs, and wait until it has looked at its machines."""
         self.systemctl("start")
         return self.found()
 
-    def found(self) -> Service:
+    def found(self) -> Self:
         """Take the daemon that runs now for ours, and wait until it has looked at its machines."""
-        self.taken = self.main_pid
+        self.taken = self.running_pid()
         until(lambda: self.call("ping")["status"]["code"] == 0, PATIENCE, "it to have looked at its machines")
         return self
+
+    def running_pid(self) -> int:
+        """Return the pid of the daemon that runs now."""
+        return self.main_pid
 
     def alive(self) -> bool:
         return is_process(self.pid)
@@ -55,7 +60,7 @@ class Service(Running):
 
     def show(self, name: str) -> str:
         """Return a property of the unit."""
-        return run("systemctl", "show", "--value", "--property", name, UNIT).strip()
+        return run("systemctl", "show", "--value", "--property", name, self.unit).strip()
 
     @property
     def main_pid(self) -> int:
@@ -66,7 +71,7 @@ class Service(Running):
         """How often systemd has started it again, by itself."""
         return int(self.show("NRestarts"))
 
-    def restarted(self, before: int) -> Service:
+    def restarted(self, before: int) -> Self:
         """Wait until systemd has started it again, which it had done `before` times, and it serves."""
         until(lambda: self.restarts > before and self.show("ActiveState") == "active", PATIENCE, "a restart")
         return self.found()
@@ -77,7 +82,7 @@ class Service(Running):
         return {name: value for name, _, value in (entry.partition("=") for entry in entries if entry)}
 
     def log(self) -> str:
-        return run("journalctl", "--no-pager", "--lines=200", f"--unit={UNIT}", check=False)
+        return run("journalctl", "--no-pager", "--lines=200", f"--unit={self.unit}", check=False)
 
 
 def is_process(pid: int) -> bool:

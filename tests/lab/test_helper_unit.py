@@ -37,9 +37,17 @@ def test_vdsmd_brings_its_helper_along(service: Service) -> None:
 
 
 def test_vdsmd_has_it_read_what_only_root_may(service: Service) -> None:
-    path = Path("/sys/class/dmi/id/product_uuid")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o400
-    assert service.must("getVdsHardwareInfo")["info"]["systemUUID"] == path.read_text(encoding="ascii").strip().lower()
+    told = service.must("getVdsHardwareInfo")["info"]
+    for key, name, word in (
+        ("systemUUID", "product_uuid", "system-uuid"),
+        ("systemSerialNumber", "product_serial", "system-serial-number"),
+    ):
+        path = Path("/sys/class/dmi/id", name)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o400
+        # dmidecode(8) reads the firmware's tables itself.
+        decoded = run("dmidecode", "--string", word)
+        assert told[key].lower() == path.read_text(encoding="ascii").strip().lower() == decoded.strip().lower() != ""
+    assert (told["systemManufacturer"], told["systemProductName"]) == ("vdsmd", "lab")
 
 
 def test_reload_replaces_it_in_place(service: Service) -> None:

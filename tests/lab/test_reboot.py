@@ -3,66 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import xmlrpc.client
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Guest
-from tests.lab.installation import Options
+from tests.lab.other import PATIENCE, call, install_there, reboot, remove_there, ssh
 from tests.until import until
 
 pytestmark = [pytest.mark.lab(hosts=2), pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).resolve().parents[2]
-HOST = "host2"
-PATIENCE = 400.0
 VM = "22222222-3333-4444-8555-666666666666"
-
-
-def ssh(command: str, *, given: str = "", check: bool = True) -> str:
-    alive = ["-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=6"]
-    done = subprocess.run(["ssh", *alive, HOST, command], input=given, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 or not check, f"{command}: status {done.returncode}\n{done.stdout}{done.stderr}"
-    return done.stdout.strip()
-
-
-def installation(deed: str, options: Options) -> None:
-    ssh(f"cd {ROOT} && .venv/bin/python -m tests.lab.installation {deed}", given=json.dumps(options))
 
 
 @pytest.fixture
 def install() -> Iterator[Callable[[str], None]]:
     """Give a function that installs vdsmd on the other host, with that run directory, and has it start at every boot."""
-
-    def install(run_dir: str) -> None:
-        installation(
-            "install",
-            {
-                "vars": {"ssl": "false"},
-                "addresses": {"management_ip": "0.0.0.0", "management_port": 54321},
-                "paths": {"run_dir": run_dir},
-                "libvirt": {"uri": "qemu:///embed?root=/var/lib/vdsm/libvirt", "virt_type": "qemu"},
-            },
-        )
-        ssh("systemctl enable --now --quiet supervdsmd vdsmd")
-
-    yield install
-    installation("remove", {})
-
-
-def call(verb: str, *arguments: Any) -> dict[str, Any]:
-    """Call a verb there. While nothing answers, that is a fact that is not there yet."""
-    try:
-        with xmlrpc.client.ServerProxy(f"http://{HOST}:54321/RPC2") as proxy:
-            reply: dict[str, Any] = getattr(proxy, verb)(*arguments)
-    except OSError as error:
-        raise AssertionError(f"{verb}: {error}") from error
-    assert reply["status"]["code"] == 0, reply
-    return reply
+    yield install_there
+    remove_there()
 
 
 def start_machine(guest: Guest) -> int:
@@ -86,19 +45,6 @@ def running() -> dict[str, Any]:
 
 def events() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ssh("cat /var/lib/vdsm/events/*.jsonl").splitlines()]
-
-
-def boot_id() -> str:
-    return ssh("cat /proc/sys/kernel/random/boot_id", check=False)
-
-
-def reboot(command: str) -> None:
-    """Have the other host boot again, in that way, and wait until vdsmd answers there."""
-    before = boot_id()
-    assert before
-    ssh(command, check=False)
-    until(lambda: boot_id() not in ("", before), PATIENCE, "another boot")
-    until(lambda: call("ping"), PATIENCE, "vdsmd to answer after the boot")
 
 
 def assert_numbers_went_on(before: list[dict[str, Any]]) -> list[dict[str, Any]]:

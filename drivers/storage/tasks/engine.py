@@ -103,7 +103,7 @@ class Engine:
                 self.works.stop(task.task_id, task.run)
 
     def measure(self, task: Task) -> None:
-        """Bring the progress up to date. It never goes back, also when a step is made once more."""
+        """Bring the progress up to date. It never goes back, also when a step is made once more, after a crash too."""
         steps = task.steps or []
         whole = sum(step.weight for step in steps)
         if not whole or task.is_final:
@@ -111,7 +111,9 @@ class Engine:
         done = sum(step.weight for step in steps[: task.at])
         if task.command is not None and task.step is not None:
             done += task.step.weight * self.works.progress(task.task_id, task.run) / 100
-        task.progress = max(task.progress, min(100.0, 100 * done / whole))
+        progress = max(task.progress, min(100.0, 100 * done / whole))
+        if int(progress) > int(task.progress):
+            self._book.update(task, progress=progress)  # before a client is told
 
     def _go(self, task: Task) -> None:
         match task.state:

@@ -16,10 +16,12 @@ COW, RAW = 4, 5
 PREALLOCATED, SPARSE = 1, 2
 MIB = 1 << 20
 SIZE = 2 * MIB
-_NUMBERS = itertools.count(1)
+_NUMBERS = itertools.count(1000)
+"""Beyond the numbers that tests choose."""
 
 
 def new_id(number: int | None = None) -> str:
+    """Return an id that no test has had: of a number below 1000, or of the next one from there on."""
     return f"10000000-0000-4000-8000-{next(_NUMBERS) if number is None else number:012d}"
 
 

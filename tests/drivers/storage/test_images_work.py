@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from drivers.storage.tasks import registry
 from drivers.storage.tasks.record import Command
 from tests.drivers.storage.images_stand import MIB, RAW, Scene, copy, create, digest, facts, is_clean, new_id, path
 from tests.drivers.storage.tasks_stand import OTHER, PATIENCE, POOL, SD, Farm
+from tests.drivers.storage.web import Server, serving
 from tests.until import until
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -87,41 +87,28 @@ def test_a_copy_that_is_stopped_leaves_nothing(farm: Farm) -> None:
     assert facts(farm.local) == before and is_clean(farm.local)
 
 
-class Server(http.server.BaseHTTPRequestHandler):
-    """Keeps what is put, and gives it back; cuts it short where the path says so."""
+def test_what_was_copied_is_on_the_medium(farm: Farm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The source may be deleted next, and the power may fail."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    convert, seen = registry.WORKS["volume.convert"], tmp_path / "seen"
 
-    kept: dict[str, bytes] = {}
+    def watched(*args: Any, **fields: Any) -> Command:
+        command = convert(*args, **fields)
+        assert isinstance(command, Command)
+        trace = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", str(seen)]
+        return Command(argv=[*trace, *command.argv], error=command.error, action=command.action)
 
-    def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
-        self.kept[self.path] = data
-        self.send_response(200)
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        data = self.kept.get(self.path.removesuffix("?cut"))
-        if data is None:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data[:1000] if self.path.endswith("?cut") else data)
-
-    def log_message(self, *args: Any) -> None:
-        """Nothing."""
+    monkeypatch.setitem(registry.WORKS, "volume.convert", watched)
+    image, volume = new_id(), new_id()
+    farm.done(copy(farm, (SD, *big(farm, MIB)), (OTHER, image, volume)))
+    assert f"/{image}/{volume}.part>) = 0" in seen.read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    Server.kept.clear()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving() as url:
+        yield url
 
 
 def test_sent_and_fetched(farm: Farm, url: str) -> None:

@@ -203,6 +203,20 @@ def test_progress_comes_from_the_child_and_never_goes_back(farm: Farm, tmp_path:
     assert min(seen) >= 60.0 and farm.tasks.get(task_id).progress == 100.0
 
 
+def test_progress_that_was_told_is_not_taken_back_by_a_crash(farm: Farm, tmp_path: Path) -> None:
+    wait = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    told = f"[ -e {tmp_path}/again ] || echo '(60.00/100%)'; touch {tmp_path}/again; {wait}"
+    task_id = farm.submit("test", steps=[script(told, weight=1.0)])
+    until(lambda: farm.tasks.get(task_id).progress == 60.0, PATIENCE)
+    for pid in farm.workers_of(task_id):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: farm.tasks.get(task_id).run == 2, PATIENCE)
+    farm.crash()
+    assert farm.tasks.get(task_id).progress == 60.0
+    (tmp_path / "go").touch()
+    farm.done(task_id)
+
+
 def running(farm: Farm, task_id: str) -> int:
     """Return the pid of the task's command, once it runs."""
     return until(lambda: farm.workers_of(task_id)[1:], PATIENCE)[0]
