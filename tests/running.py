@@ -266,6 +266,14 @@ def parent_of(pid: int) -> int:
         return 0
 
 
+def runs(pid: int) -> bool:
+    """Say whether the process runs. One that has ended may stay for as long as its parent, whoever that is, does not look."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def _command(entry: Path) -> str:
     try:
         return (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import signal
+import shutil
 import subprocess
 import threading
 import time
@@ -22,7 +22,25 @@ SECONDS = 60.0
 """How long the whole copy is made to take."""
 
 
-def endure(place: Place, mib: int, re_execs: int = RE_EXECS, seconds: float = SECONDS) -> dict[str, Any]:
+_SLOWLY = """#!/bin/sh
+[ "$1" = convert ] || exec {real} "$@"
+shift
+exec {real} convert -r {rate} "$@"
+"""
+
+
+def slowly(base: Path, mib: int, seconds: float = SECONDS) -> list[str]:
+    """Return what starts a daemon (of root) for whose children so large a copy takes so long: a launcher for `Lab`."""
+    real, wrapper = base / "bin" / "qemu-img", base / "slowly"
+    real.parent.mkdir()
+    shutil.copy("/usr/bin/qemu-img", real)
+    wrapper.write_text(_SLOWLY.format(real=real, rate=int(mib * MIB / seconds)), encoding="utf-8")
+    wrapper.chmod(0o755)
+    mount = 'mount --bind "$1" /usr/bin/qemu-img && shift && exec "$@"'
+    return ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", mount, "sh", str(wrapper)]
+
+
+def endure(place: Place, mib: int, re_execs: int = RE_EXECS) -> dict[str, Any]:
     """Have an image copied: half of the re-execs in the first half of it, then SIGKILL, which ends what works under the lease,
     and the others while it is copied anew by the next SPM. Return what was seen. Raises RuntimeError when the copy fails."""
     say(f"Writing {mib} MiB")
@@ -34,14 +52,11 @@ def endure(place: Place, mib: int, re_execs: int = RE_EXECS, seconds: float = SE
     pauses: list[float] = []
     processes: list[set[int]] = []
     with watcher:
-        first = Stretch(place, part, mib, seconds)
-        with first:
-            pauses += first.reexec(re_execs // 2, 0.5)
-            killed, seen = _kill(place, watcher, first.pid, task)
-            processes.append(seen)
-        second = Stretch(place, part, mib, seconds)
-        with second:
-            pauses += second.reexec(re_execs - re_execs // 2, 1.0)
+        first = Stretch(place, part, mib)
+        pauses += first.reexec(re_execs // 2, 0.5)
+        killed, seen = _kill(place, watcher, first.pid, task)
+        processes.append(seen)
+        pauses += Stretch(place, part, mib).reexec(re_execs - re_execs // 2, 1.0)
         until(lambda: watcher.told[-1] == 100, "the copy to end", 1200, pause=0.05)
         processes.append(watcher.seen())
     place.finished([task])
@@ -85,47 +100,24 @@ def _kill(place: Place, watcher: Watcher, pid: int, task: str) -> tuple[dict[str
 
 
 class Stretch:
-    """A time in which one process copies. A context, in which it is held to a speed, as by a slow disk."""
+    """A time in which one process copies."""
 
-    def __init__(self, place: Place, part: Path, mib: int, seconds: float) -> None:
+    def __init__(self, place: Place, part: Path, mib: int) -> None:
         self.pid = until(lambda: next(iter(_copying(part)), None), "qemu-img to copy", 60) or 0
         self._place = place
-        self._whole, self._speed = mib * MIB, mib * MIB / seconds
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._hold_back)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+        self._whole = mib * MIB
 
     def reexec(self, count: int, share: float) -> list[float]:
         """Re-exec so many times, evenly until so large a share is copied; return the pauses in ms."""
         pauses = []
         for number in range(1, count + 1):
-            wanted = self._whole * share * number / (count + 1)
-            until(lambda wanted=wanted: self._written() >= wanted, "the copy to go on", 1200, pause=0.01)  # type: ignore[misc]
+            self._wait_for(share * number / (count + 1))
             pauses.append(float(self._place.lab.reexec()["pause_ms"]))
             say(f"  re-executed at {100 * self._written() / self._whole:.0f} % of what this process copies")
-        until(
-            lambda: self._written() >= self._whole * share * count / (count + 1), "the copy to go on", 1200, pause=0.01
-        )
         return pauses
 
-    def _hold_back(self) -> None:
-        begun = time.monotonic()
-        while not self._over.wait(0.01):
-            ahead = self._written() > self._speed * (time.monotonic() - begun)
-            self._signal(signal.SIGSTOP if ahead else signal.SIGCONT)
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        try:
-            os.kill(self.pid, number)
-        except ProcessLookupError:
-            self._over.set()
+    def _wait_for(self, share: float) -> None:
+        until(lambda: self._written() >= self._whole * share, "the copy to go on", 1200, pause=0.01)
 
     def _written(self) -> int:
         """Return how many bytes it has written; all of them when it has ended."""

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,10 +42,17 @@ class Lab:
     """One daemon. A context: at its end the daemon, its guests and its files are gone.
 
     `spawned`: the helper is started, as root, and runs the daemon as an ordinary user. `irs`: options about storage.
+    `launcher`: a command that becomes the daemon, given how to start it.
     """
 
     def __init__(
-        self, uri: str = "embed", *, spawned: bool = False, irs: Mapping[str, object] | None = None, **options: object
+        self,
+        uri: str = "embed",
+        *,
+        spawned: bool = False,
+        irs: Mapping[str, object] | None = None,
+        launcher: Sequence[str] = (),
+        **options: object,
     ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="vb-", dir="/tmp"))
         self.base.chmod(0o755)  # not everything runs as us
@@ -53,6 +60,7 @@ class Lab:
         self.uri = f"qemu:///embed?root={self.base}/lib/libvirt" if uri == "embed" else uri
         self.options = options
         self.irs = irs or {}
+        self._launcher = launcher
         self._generation = 0
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -65,7 +73,7 @@ class Lab:
         """Start the daemon, or start it again."""
         output = (self.base / "output").open("ab")
         program = ["supervdsm", "--spawn"] if self.spawned else ["vdsmd"]
-        command = [sys.executable, "-m", *program, "--config", str(self.base / "vdsm.conf")]
+        command = [*self._launcher, sys.executable, "-m", *program, "--config", str(self.base / "vdsm.conf")]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT)
         until(self._serves, "the daemon to serve")
         self.client = Client(self.port)

@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     base = Path(tempfile.mkdtemp(prefix="vb-", dir=options.directory))
     base.chmod(0o755)
     try:
-        with Lab(uri="test:///default") as lab, pool(lab, base) as place:
+        launcher = endurance.slowly(base, options.mib) if options.endurance else []
+        with Lab(uri="test:///default", launcher=launcher) as lab, pool(lab, base) as place:
             measure = _endured if options.endurance else _measured
             return {"mib": options.mib, "directory": options.directory, **measure(place, options)}
     finally:

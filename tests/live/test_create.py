@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.drivers.network.namespace import inside, ip
-from tests.running import PATIENCE, Running, Stage
+from tests.running import PATIENCE, Running, Stage, runs
 from tests.until import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -225,7 +225,7 @@ def plugged_into_bridges(daemon: Start, stage: Stage) -> None:
     before = set(links())
     pid = vdsmd.pid
     vdsmd.kill()
-    until(lambda: not Path(f"/proc/{pid}").exists(), PATIENCE, "the daemon to have ended, too")
+    until(lambda: not runs(pid), PATIENCE, "the daemon to have ended, too")
     assert set(links()) == before
     os.kill(qemu, signal.SIGKILL)
     vdsmd = stage.start(uri="embed", again=vdsmd, spawned=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.drivers.storage.hanging import hanging
-from tests.running import PATIENCE, Running, Stage
+from tests.running import PATIENCE, Running, Stage, runs
 from tests.until import until
 
 POOL = "7c0e9d0a-0f35-4a39-8f3e-6f1f6a6f0001"
@@ -140,7 +140,7 @@ def test_the_spm_outlives_a_reexec_and_a_pool_outlives_a_crash(daemon: Callable[
     done(running, "createVolume", ONE, POOL, IMAGE, "1048576", 5, 2, 2, VOLUME, "")
     running.kill()
     again = daemon(again=running, config=QUICK)
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in keeper), PATIENCE, "the keeper to end")
+    until(lambda: not any(map(runs, keeper)), PATIENCE, "the keeper to end")
     assert again.must("getConnectedStoragePoolsList")["poollist"] == [POOL]
     assert spm(again) == ("Free", 1, 0)
     assert again.call("deleteImage", ONE, POOL, IMAGE)["status"]["code"] == 654

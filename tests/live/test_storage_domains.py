@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.drivers.storage.hanging import hanging
-from tests.running import PATIENCE, Running, Stage
+from tests.running import PATIENCE, Running, Stage, runs
 from tests.until import until
 
 pytestmark = pytest.mark.slow
@@ -71,7 +71,7 @@ def test_the_life_of_a_domain(daemon: Callable[..., Running], data: Path) -> Non
     again = daemon(again=running, config={"irs": {"sd_health_check_delay": 0.2}})
     assert again.must("getStorageDomainsList")["domlist"] == [ONE]
     until(lambda: valid(again), PATIENCE, "it to be valid after a crash")
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before.values()), PATIENCE, "old helpers to end")
+    until(lambda: not any(map(runs, before.values())), PATIENCE, "old helpers to end")
     again.must("stopMonitoringDomain", ONE)
     again.must("formatStorageDomain", ONE, "false")
     assert again.must("disconnectStorageServer", LOCALFS, BLANK, [{"id": "x", "connection": str(data)}])[

@@ -21,6 +21,8 @@ from supervdsm.client import Client, HelperGone, NoHelper, NotAllowed
 from tests.supervdsm.helper import PATIENCE, Helper
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 SERVER = "tests.supervdsm.server"
 NOBODY = 65534
 STRANGER = 1
@@ -31,7 +33,6 @@ STRANGER = 1
 CALLER = """
 import array, fcntl, os, socket, sys
 
-pytestmark = pytest.mark.slow
 path, request, lock = sys.argv[1:]
 if lock:
     held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)

@@ -21,6 +21,8 @@ from state.process import start_time
 from tests.supervdsm.helper import PATIENCE, ROOT, Options
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 if os.geteuid() != 0:
     pytest.skip("only root can start the helper", allow_module_level=True)
 
@@ -29,7 +31,6 @@ NOBODY = 65534
 LISTENING = """
 import os, sys
 
-pytestmark = pytest.mark.slow
 number, *command = sys.argv[1:]
 os.dup2(int(number), 3)
 os.dup2(3, 4)

@@ -208,6 +208,7 @@ def test_progress_that_was_told_is_not_taken_back_by_a_crash(farm: Farm, tmp_pat
     told = f"[ -e {tmp_path}/again ] || echo '(60.00/100%)'; touch {tmp_path}/again; {wait}"
     task_id = farm.submit("test", steps=[script(told, weight=1.0)])
     until(lambda: farm.tasks.get(task_id).progress == 60.0, PATIENCE)
+    running(farm, task_id)
     for pid in farm.workers_of(task_id):
         os.kill(pid, signal.SIGKILL)
     until(lambda: farm.tasks.get(task_id).run == 2, PATIENCE)
