@@ -9,8 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.running import PATIENCE, Running
 from tests.until import until
+
+pytestmark = pytest.mark.slow
 
 Start = Callable[..., Running]
 OFTEN = {"mom": {"interval": 0.1}, "vars": {"vm_sample_interval": 0.1, "ssl": "false", "takeover_timeout": 120}}

@@ -43,6 +43,8 @@ from tests.drivers.storage.hanging import hanging
 from tests.drivers.storage.stand import Place
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 ONE = "5a1d5a0e-6d2f-4a0b-9a57-0e5ac2cc8d11"
 TWO = "5a1d5a0e-6d2f-4a0b-9a57-0e5ac2cc8d22"
 POOL = "00000002-0002-0002-0002-0000000000f1"

@@ -17,6 +17,8 @@ from tests.drivers.storage.hanging import Hanging, hanging
 from tests.drivers.storage.stand import Stand
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stand(tmp_path: Path) -> Iterator[Stand]:

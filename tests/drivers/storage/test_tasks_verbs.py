@@ -20,6 +20,8 @@ from vdsmd.api.contract import verbs
 from vdsmd.api.table import TABLE
 from vdsmd.api.wire import convert
 
+pytestmark = pytest.mark.slow
+
 VERBS = [
     name for module in (task, volume, image) for name, verb in TABLE.items() if verb.run.__module__ == module.__name__
 ]

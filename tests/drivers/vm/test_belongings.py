@@ -22,6 +22,8 @@ from tests.drivers.vm.made.test_payload import device, said
 from tests.drivers.vm.stand import Stand
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 MAC, SECOND = "00:1a:4a:16:01:51", "00:1a:4a:16:01:52"
 NIC = {"type": "interface", "device": "bridge", "network": "br0", "macAddr": MAC, "alias": "net0"}
 TAPPED = msgspec.structs.replace(ROW, taps=True)

@@ -14,6 +14,8 @@ from tests.drivers.vm.conftest import OTHER, VM
 from tests.drivers.vm.stand import Stand
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 THIRD = "33333333-3333-4333-8333-333333333333"
 
 

@@ -17,6 +17,8 @@ from tests.drivers.vm.agents.test_messages import BROKEN
 from tests.drivers.vm.conftest import OTHER, VM
 from tests.until import until
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Place]
 
 SILENT = {"username": "Unknown", "session": "Unknown", "guestIPs": "", "memUsage": "0", "guestCPUCount": -1}
