@@ -139,10 +139,8 @@ def daemons(vdsmd: Running) -> list[int]:
     return found
 
 
-def test_a_daemon_that_cannot_live_is_given_up(stage: Stage) -> None:
-    vdsmd = stage.start(spawned=True, config={"supervdsm": {"restarts": 2}})
-    # Whatever starts from here on dies at once.
-    vdsmd.run_dir.joinpath("strike").write_text("x")
+def test_both_end_when_the_next_daemon_refuses_its_configuration(stage: Stage) -> None:
+    vdsmd = stage.start(spawned=True)
     pid = vdsmd.pid
     vdsmd.config.write_text(vdsmd.config.read_text().replace("ssl = false", "ssl = perhaps"))
     os.kill(pid, signal.SIGKILL)
