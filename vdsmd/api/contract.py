@@ -39,6 +39,8 @@ class Facts(msgspec.Struct, frozen=True):
     """It answers with the id of a task, which goes on."""
     spm: bool = False
     """It needs the SPM role."""
+    never: bool = False
+    """It has never done anything, in any release, but answer that it is not implemented."""
 
     def takes(self, count: int) -> bool:
         """Return whether so many arguments make a call."""

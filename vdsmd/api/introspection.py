@@ -1,7 +1,7 @@
 """Introspection: what clients ask about the verbs themselves. Imported after the first answer.
 
 It promises that what is listed is answered with something else than a fault: verbs of ours, and those of the contract that
-are not built yet and say so. The answers are bare values, without the envelope.
+are not implemented and say so. The answers are bare values, without the envelope.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def method_help(name: object) -> str:
     if name in TABLE:
         return help_of(TABLE[name])
     if name in _FACTS:
-        return f"{_FACTS[name].doc}\n\nNot built yet: answers code {codes.NOT_BUILT}."
+        why = "Was never implemented, in any release" if _FACTS[name].never else "Not built yet"
+        return f"{_FACTS[name].doc}\n\n{why}: answers code {codes.NOT_BUILT}."
     return "Part of XML-RPC's introspection."
 
 

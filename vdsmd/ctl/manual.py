@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 
+import drivers
+import vdsmd
+from drivers.errors import DriverError
 from vdsmd.api import codes, contract
 from vdsmd.api.contract import Facts
 from vdsmd.ctl import catalogue
@@ -24,6 +29,18 @@ on the local socket alone. Each is also a subcommand of `vdsmctl` where one is n
 `vdsmctl call VERB ARGS...` in any case.
 """
 OWN_GROUP = "the daemon itself"
+MISSING = (
+    (
+        "Never implemented",
+        "Engines know these verbs, but no release has ever done anything for them. They answer code 44.",
+        True,
+    ),
+    (
+        "Not built yet",
+        "These verbs are for storage on block devices, or have to do with it. They are known and answer code 44.",
+        False,
+    ),
+)
 WORDS = {
     "Uuid": "id",
     "str": "string",
@@ -51,7 +68,11 @@ def manual() -> str:
     parts = [HEAD, _contents(groups)]
     for group in sorted(groups):
         parts += [f"## {_title(group)}\n", *(_verb(entry, known.get(entry.name)) for entry in groups[group])]
-    parts += [_not_built([facts for facts in contract.load().verbs if facts.name not in built]), _codes()]
+    missing = [facts for facts in contract.load().verbs if facts.name not in built]
+    parts += [
+        _missing(title, intro, [facts for facts in missing if facts.never is never]) for title, intro, never in MISSING
+    ]
+    parts.append(_codes())
     return "\n".join(parts)
 
 
@@ -59,7 +80,8 @@ def _contents(groups: dict[str, list[Entry]]) -> str:
     lines = [
         f"- {_title(group)}: {', '.join(_link(entry.name) for entry in groups[group])}" for group in sorted(groups)
     ]
-    return "\n".join([*lines, "- [Not built yet](#not-built-yet)", "- [Status codes](#status-codes)", ""])
+    ends = [title for title, _, _ in MISSING] + ["Status codes"]
+    return "\n".join([*lines, *(f"- [{end}](#{end.lower().replace(' ', '-')})" for end in ends), ""])
 
 
 def _verb(entry: Entry, facts: Facts | None) -> str:
@@ -86,13 +108,8 @@ def _parameter(param: Param) -> str:
     return f"- `{param.name}`, optional: {told}{default}"
 
 
-def _not_built(missing: list[Facts]) -> str:
-    lines = [
-        "## Not built yet\n",
-        "These verbs are known and answer code 44.\n",
-        "| verb | parameters | what it will do |",
-        "|---|---|---|",
-    ]
+def _missing(title: str, intro: str, missing: list[Facts]) -> str:
+    lines = [f"## {title}\n", f"{intro}\n", "| verb | parameters | what it is for |", "|---|---|---|"]
     for facts in sorted(missing, key=lambda facts: facts.name):
         names = ", ".join(f"[{each.name}]" if each.optional else each.name for each in facts.parameters)
         lines.append(f"| `{facts.name}` | {names} | {facts.doc} |")
@@ -101,11 +118,31 @@ def _not_built(missing: list[Facts]) -> str:
 
 def _codes() -> str:
     """Only the codes that this release answers with: the rest of the contract's mean nothing here yet."""
-    ours = sorted(
-        {value for name, value in vars(codes).items() if name.isupper() and isinstance(value, int) and value >= 0}
-    )
-    lines = ["## Status codes\n", "| code | name |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {code} | {contract.code_name(code)} |" for code in ours), ""])
+    messages: dict[int, set[str]] = {codes.OK: set()}
+    for error in _errors():
+        messages.setdefault(codes.code_of(error()), set()).add(error.message)
+    lines = [
+        "## Status codes\n",
+        "What stands in braces is told of the case.\n",
+        "| code | name | messages |",
+        "|---|---|---|",
+    ]
+    for code in sorted(messages):
+        lines.append(f"| {code} | {contract.code_name(code)} | {'<br>'.join(sorted(messages[code]))} |")
+    return "\n".join([*lines, ""])
+
+
+def _errors() -> list[type[DriverError]]:
+    """Return every kind of error that can be raised on purpose, whichever module it is made in."""
+    for package in (drivers, vdsmd):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith(".__main__"):
+                importlib.import_module(module.name)
+    return [error for error in _below(DriverError) if error.__module__.startswith(("drivers.", "vdsmd."))]
+
+
+def _below(kind: type[DriverError]) -> list[type[DriverError]]:
+    return [kind, *(found for each in kind.__subclasses__() for found in _below(each))]
 
 
 def _written(param: Param) -> str:
