@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 
-from scripts.benchmarks import api, fuzz, isolation, network, reexec, stats, storage, supervdsm
+from scripts.benchmarks import api, fuzz, isolation, network, recovery, reexec, stats, storage, supervdsm
 from scripts.benchmarks.lab import ROOT
 
 BENCHMARKS = {
     "reexec": reexec,
+    "recovery": recovery,
     "api": api,
     "stats": stats,
     "isolation": isolation,
