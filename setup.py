@@ -45,6 +45,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vdsmd*", "state*", "drivers*", "supervdsm*"]),
+    package_data={"supervdsm": ["*.sh"]},
     install_requires=RUNTIME,
     extras_require={"test": TEST, "fuzz": FUZZ},
     entry_points={

@@ -30,7 +30,8 @@ def fence_node(
     """Switch another host's power by its management device, or ask about it.
 
     `agent` names the program (`ilo` is fence_ilo), `addr` and `port` the device, `action` is status, on, off, reboot or
-    monitor. `options` are lines name=value for the agent. Answers when the agent has ended, with its exit status as the code.
+    monitor. `options` are lines name=value for the agent; those that it says it does not know are passed over. Answers when the
+    agent has ended, with its exit status as the code.
 
     With status, `power` is on, off or unknown. Otherwise `operationStatus` is initiated; or skipped, when the host is seen
     alive on one of the storage domains in `policy.storageDomainHostIdMap` (its host ids by their uuids).

@@ -93,6 +93,8 @@ def _run(root: Root, asked: Fence) -> tuple[int, str]:
         raise AgentFailed(agent=asked.agent, reason=error) from error
     code, said = int(ended["code"]), _line(str(ended["output"]))
     log.info("Agent ended agent=%s address=%s action=%s code=%d", asked.agent, asked.addr, asked.action, code)
+    if code not in (0, 2):
+        log.warning("Agent could not do it agent=%s address=%s reason=%s", asked.agent, asked.addr, said or "not told")
     return code, said
 
 

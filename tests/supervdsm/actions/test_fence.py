@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from supervdsm import agents
 from supervdsm.errors import ActionError, Invalid, NotAllowed, NotFound, TimedOut
 from supervdsm.registry import ACTIONS, Context
 from tests.supervdsm.actions.place import UID, call
@@ -117,6 +120,9 @@ DANGEROUS = [
     "ssh_options=-oProxyCommand=x",
     "exec=/tmp/x",
     "devices=/dev/sda",
+    "tlskey=/etc/shadow",
+    "help=1",
+    "version=1",
     "action=off",
     "option=off",
     "agent=x",
@@ -144,7 +150,7 @@ def test_options_that_lend_roots_power_are_refused(where: Context, tmp_path: Pat
         {"address": "host\nx"},
         {"port": "1\naction=off"},
         {"port": "$(reboot)"},
-        {"options": "no equals sign"},
+        {"options": "not one word"},
         {"options": "=x"},
         {"options": "a b=x"},
         {"options": "plug=`reboot`"},
@@ -165,10 +171,89 @@ def test_other_values_are_refused_without_a_word_of_them(where: Context, tmp_pat
     assert str(wrong.get("password", "\0")) not in str(raised.value)
 
 
+METADATA = """
+<resource-agent name="fence_test"><parameters>
+<parameter name="action"><getopt mixed="-o, --action=[action]" /></parameter>
+<parameter name="ipaddr"><getopt mixed="-a, --ip=[ip]" /></parameter>
+<parameter name="login"><getopt mixed="-l, --username=[name]" /></parameter>
+<parameter name="cmd_prompt"><getopt mixed="-c, --command-prompt=[prompt]" /></parameter>
+<parameter name="look"><getopt mixed="--look-script=[script]" /></parameter>
+<parameter name="lanplus"><getopt mixed="-P, --lanplus" /></parameter>
+<parameter name="verbose"><getopt mixed="-v, --verbose" /></parameter>
+</parameters></resource-agent>
+"""
+
+
+def knowing(where: Context, tmp_path: Path) -> Path:
+    """Make an agent that says what it takes; return where it writes what it is told."""
+    (tmp_path / "metadata").write_text(METADATA)
+    told = tmp_path / "told"
+    agent(where, f'[ "$*" = "-o metadata" ] && exec cat {tmp_path}/metadata\n[ $# = 0 ] && cat > {told}')
+    return told
+
+
+def test_an_agent_is_told_nothing_that_it_does_not_know(
+    where: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = knowing(where, tmp_path)
+    options = "command-prompt=admin1->\nlanplus\nusername=other\nsnmp_priv_passwd=hidden\nverbose=1"
+    assert fence(where, secure=True, options=options)["code"] == 0
+    assert told.read_text() == (
+        "ipaddr=10.0.0.1\nlogin=admin\naction=status\ncommand-prompt=admin1->\nlanplus\nusername=other\n"
+    )
+    assert "['passwd', 'secure', 'snmp_priv_passwd', 'verbose']" in caplog.text and "hidden" not in caplog.text
+
+
+def test_an_option_by_another_name_is_what_it_is(where: Context, tmp_path: Path) -> None:
+    told = knowing(where, tmp_path)
+    with pytest.raises(NotAllowed, match="look"):
+        fence(where, options="look=/tmp/x")
+    assert not told.exists()
+
+
+def test_an_agent_that_says_nothing_is_told_everything(where: Context, tmp_path: Path) -> None:
+    agent(where, f"# metadata\n[ $# = 0 ] || exit 1\ncat > {tmp_path}/told")
+    assert fence(where, options="lanplus\nplug=4")["code"] == 0
+    assert (tmp_path / "told").read_text().endswith("passwd=sesame\nlanplus\nplug=4\n")
+
+
+@pytest.mark.skipif(shutil.which("ipmitool") is None, reason="not installed: ipmitool")
+def test_ipmitool_gets_its_password_where_root_alone_can_see_it(where: Context, tmp_path: Path) -> None:
+    takes = METADATA.replace("look", "ipmitool_path").replace("_path-script", "-path")
+    (tmp_path / "metadata").write_text(takes.replace("lanplus", "passwd"))
+    agent(
+        where,
+        f'[ "$*" = "-o metadata" ] && exec cat {tmp_path}/metadata\n'
+        f'cat > {tmp_path}/told; echo "$IPMI_PASSWORD" > {tmp_path}/environment',
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agents, "find", lambda name: name)  # whether or not there is one here
+        assert fence(where, password='it\'s "secret"')["code"] == 0
+    assert (tmp_path / "environment").read_text() == 'it\'s "secret"\n'
+    told = dict(line.split("=", 1) for line in (tmp_path / "told").read_text().splitlines())
+    assert told["passwd"] == agents.MASK and told["ipmitool_path"] == agents.IPMITOOL
+
+
+def test_what_stands_in_for_ipmitool_drops_the_password(tmp_path: Path) -> None:
+    program = tmp_path / "ipmitool"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    given = ["-I", "lan", "-U", "a b", "-P", "secret", "-L", "ADMIN", "chassis", "power", "status"]
+    ran = subprocess.run(
+        [agents.IPMITOOL, *given], capture_output=True, text=True, check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    )
+    assert ran.stdout.splitlines() == ["-I", "lan", "-U", "a b", "-E", *given[6:]]
+
+
 def test_an_agent_that_hangs_is_ended(where: Context) -> None:
     agent(where, "sleep 600")
     with pytest.raises(TimedOut, match="fence_test"):
         fence(where, patience=1)
+
+
+def test_a_short_secret_is_masked_where_it_is_a_word(where: Context) -> None:
+    agent(where, "echo p, plug: p=p")
+    assert fence(where, password="p")["output"] == "********, plug: ********=********\n"
 
 
 def test_one_that_cannot_be_run_is_said(where: Context) -> None:
