@@ -6,6 +6,10 @@ daemon. It promises that a script that fails, hangs or writes nonsense ends as a
 without scripts pays one look at a folder. What only a script needs is imported when the first one runs (`vdsmd.deferred` has
 imported it by then).
 
+A script finds `_hook_domxml` or `_hook_json` (the file), `vmId`, the properties of the device and of the machine (the machine's
+win) and, if it is in Python, the modules in MODULES. What it leaves must be text, and where it was given JSON, JSON of the same
+kind, without null and without whole numbers of more than 32 bits, which the wire does not have.
+
 Exit status of a script: 0 went well; 1 failed, the others still run; 2 failed, and no other runs; anything else counts as 1.
 Source of the points, of the environment and of these numbers: the management API of vdsm 3.3 to 3.6.
 """
@@ -15,7 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -26,8 +30,10 @@ log = logging.getLogger("hooks")
 
 XML, JSON = "_hook_domxml", "_hook_json"
 """Variables that hold the path of the data."""
+MODULES = "/usr/share/vdsm"
 STOP = 2
 TIMEOUT = 60.0
+LARGEST = 16 << 20
 TICK = 1_000_000_000
 """Nanoseconds within which two changes of a folder may bear the same time, with much room."""
 
@@ -55,6 +61,8 @@ POINTS: dict[str, str] = {
 """Every point, and the variable that its scripts find their data by."""
 _LENIENT = {"before_vm_destroy", "before_vm_set_ticket", "before_vdsm_start"}
 """What cannot be forbidden although it has not happened yet."""
+_NEVER = ("before_ifcfg_write", "after_ifcfg_write")
+"""Points of the API that never come here: networks are not written into files of the distribution's own."""
 
 
 class HookFailed(Failed):
@@ -73,6 +81,7 @@ class Hooks:
         self._seen: frozenset[str] = frozenset()
         self._seen_at = 0
         self._timeout = timeout
+        self._never = set(_NEVER)
 
     def has(self, point: str) -> bool:
         """Say whether there is any script at the point. Quick: a name that does not exist costs microseconds."""
@@ -105,13 +114,15 @@ class Hooks:
         scripts = self._scripts(point)
         if not scripts:
             return data
-        env = {**os.environ, **_texts(device or {}), **_texts(custom or {}), **(extra or {}), "vmId": vm_id}
+        properties = {**_texts(device or {}), **_texts(custom or {}), **(extra or {})}
+        env = {**os.environ, "PYTHONPATH": _modules(), **properties, "vmId": vm_id}
         try:
             return self._run(point, scripts, data, env)
-        except DriverError as error:
+        except (DriverError, OSError) as error:  # no room for the data, most likely
+            failure = error if isinstance(error, DriverError) else HookFailed(point=point, reason=error)
             if point.startswith("before_") and point not in _LENIENT:
-                raise
-            log.error("%s", error)
+                raise failure from error
+            log.error("%s", failure)
             return data
 
     def run_json(self, point: str, value: Any, **context: Any) -> Any:
@@ -120,10 +131,14 @@ class Hooks:
             return value
         text = self.run(point, msgspec.json.encode(value).decode(), **context)
         try:
-            return msgspec.json.decode(text)
+            made = msgspec.json.decode(text)
         except msgspec.DecodeError as error:
             log.error("What a hook left is no JSON and is ignored point=%s error=%s", point, error)
             return value
+        if type(made) is not type(value) or (_unfit(made) and not _unfit(value)):
+            log.error("What a hook left cannot be answered and is ignored point=%s", point)
+            return value
+        return made
 
     def listing(self) -> dict[str, dict[str, dict[str, str]]]:
         """Return the scripts as capabilities tell them: by point and name, their MD5 sum."""
@@ -132,7 +147,14 @@ class Hooks:
             sums = {os.path.basename(path): {"md5": _md5(path)} for path in self._scripts(point)}
             if sums:
                 found[point] = sums
+        self._warn(found)
         return found
+
+    def _warn(self, found: Iterable[str]) -> None:
+        never = self._never.intersection(found)
+        self._never -= never
+        for point in never:
+            log.warning("These hooks never run: no such files are written on this host point=%s", point)
 
     def _folders(self) -> frozenset[str]:
         """Return the names in the hooks' folder. They are remembered, but not while it may change again in the same tick."""
@@ -162,20 +184,21 @@ class Hooks:
         import tempfile  # as the module says
 
         failed: list[str] = []
-        with tempfile.NamedTemporaryFile("w+", encoding="utf-8", prefix="hook-") as file:
-            file.write(data)
-            file.flush()
+        with tempfile.TemporaryDirectory(prefix="hook-", ignore_cleanup_errors=True) as folder:
+            path = os.path.join(folder, "data")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(data)
             for script in scripts:
-                code, reason = self._one(script, {**env, POINTS[point]: file.name})
+                code, reason = self._one(script, {**env, POINTS[point]: path})
                 failed += [f"{os.path.basename(script)}: {reason}"] if code else []
                 if code == STOP:
                     break
-            if failed:
-                self._note("hook.failed", point=point, reason="; ".join(failed))
-                raise HookFailed(point=point, reason="; ".join(failed))
-            # By its name: a script may have put another file in its place.
-            with open(file.name, encoding="utf-8") as left:
-                return left.read()
+            left, trouble = _left(path)
+            if failed or trouble:
+                reason = "; ".join(failed) or trouble
+                self._note("hook.failed", point=point, reason=reason)
+                raise HookFailed(point=point, reason=reason)
+            return left
 
     def _one(self, script: str, env: dict[str, str]) -> tuple[int, str]:
         from drivers import programs  # as the module says
@@ -199,6 +222,30 @@ def _texts(properties: Mapping[str, object]) -> dict[str, str]:
         for name, value in properties.items()
         if name and "=" not in str(name) and "\0" not in f"{name}{value}"
     }
+
+
+def _modules() -> str:
+    return ":".join(filter(None, (os.environ.get("PYTHONPATH"), MODULES)))
+
+
+def _left(path: str) -> tuple[str, str]:
+    """Return what is in the file, and what is wrong with that. By its name: a script may have put another file in its place."""
+    try:
+        if not os.path.isfile(path) or os.path.getsize(path) > LARGEST:
+            return "", f"what was left is no file, or has more than {LARGEST >> 20} MiB"
+        with open(path, encoding="utf-8") as file:
+            return file.read(), ""
+    except (OSError, UnicodeDecodeError) as error:
+        return "", f"what was left cannot be read: {error}"
+
+
+def _unfit(value: Any) -> bool:
+    """Say whether there is something in it that the wire has no form for: nothing at all, or a number of more than 32 bits."""
+    if isinstance(value, dict):
+        return any(map(_unfit, value.values()))
+    if isinstance(value, list):
+        return any(map(_unfit, value))
+    return value is None or (isinstance(value, int) and not -(2**31) <= value < 2**31)
 
 
 def _md5(path: str) -> str:

@@ -47,12 +47,14 @@ class Hooked:
         return xml if made is None else made
 
     def over_devices(self, point: str, conf: Conf, xml: str) -> None:
-        """Run the scripts of one point over each device of a definition, '' for none. Raises HookFailed."""
+        """Run the scripts of one point over each device of a definition ('' for none), with its properties."""
         if xml and self.any(point):
             from drivers.vm.xml.transfer import devices  # deferred, as below
 
-            for element in devices(xml):
-                self.over(point, conf, element)
+            special = [device for device in conf.get("devices", ()) if device.get("custom")]
+            custom = {element_text(xml, device): device["custom"] for device in special}
+            for element in map(str.strip, devices(xml)):
+                self.run(point, conf, lambda text=element: text, custom.get(element))  # type: ignore[misc]
 
     @contextmanager
     def around(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,25 @@ def folder(tmp_path: Path) -> Folder:
 def test_there_are_as_many_points_as_the_api_has() -> None:
     assert len(POINTS) == 59
     assert POINTS["before_vm_start"] == XML and POINTS["after_get_caps"] == JSON
+
+
+@pytest.mark.parametrize("point", sorted(set(POINTS) - {"before_ifcfg_write", "after_ifcfg_write"}))
+def test_every_point_is_run_somewhere(point: str) -> None:
+    """By its own name, or by what it is before or after."""
+    assert {point, point.partition("_")[2].removesuffix("_fail")} & WORDS
+
+
+def words() -> set[str]:
+    """Return all text that stands in quotes in the code that runs hooks."""
+    root = Path(__file__).parent.parent.parent
+    paths = [
+        path for folder in ("drivers", "vdsmd") for path in (root / folder).rglob("*.py") if path.name != "hooks.py"
+    ]
+    nodes = (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+WORDS = words()
 
 
 def test_without_scripts_data_come_back_as_they_were(folder: Folder, tmp_path: Path) -> None:
@@ -100,6 +121,57 @@ def test_nonsense_instead_of_json_is_ignored(folder: Folder) -> None:
     assert folder.hooks.run_json("after_get_vm_stats", [1]) == [1]
 
 
+@pytest.mark.parametrize("left", ["[1, null]", "[9999999999]", '{"a": 1}', "7", '[{"a": null}]'])
+def test_what_cannot_be_answered_is_ignored(folder: Folder, left: str) -> None:
+    folder.add("after_get_vm_stats", "one", f"echo '{left}' > $_hook_json")
+    assert folder.hooks.run_json("after_get_vm_stats", [1]) == [1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "rm $_hook_domxml",
+        "printf '\\377' > $_hook_domxml",
+        "rm $_hook_domxml; mkfifo $_hook_domxml",
+        "rm $_hook_domxml; ln -s /dev/zero $_hook_domxml",
+        "rm $_hook_domxml; mkdir $_hook_domxml; touch $_hook_domxml/x",
+        "truncate -s 1G $_hook_domxml",
+    ],
+)
+def test_what_cannot_be_read_is_a_failure(folder: Folder, body: str) -> None:
+    for point in ("before_vm_start", "after_vm_start"):
+        folder.add(point, "one", body)
+    with pytest.raises(HookFailed, match="what was left"):
+        folder.hooks.run("before_vm_start", "xml")
+    assert folder.hooks.run("after_vm_start", "xml") == "xml"
+
+
+def test_without_room_for_the_data_a_script_has_failed(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    for point in ("before_vm_start", "after_vm_start"):
+        folder.add(point, "one", "")
+    monkeypatch.setattr("tempfile.tempdir", str(folder.path / "none"))
+    with pytest.raises(HookFailed, match="none"):
+        folder.hooks.run("before_vm_start", "xml")
+    assert folder.hooks.run("after_vm_start", "xml") == "xml"
+
+
+def test_much_output_and_a_child_left_behind_hold_nothing_up(folder: Folder) -> None:
+    pid = folder.path / "pid"
+    folder.add(
+        "before_vm_start", "one", f"yes | head -c 5000000; yes | head -c 5000000 >&2; sleep 600 & echo $! > {pid}"
+    )
+    try:
+        assert folder.hooks.run("before_vm_start", "xml") == "xml"
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def test_scripts_find_modules_for_them(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    folder.add("before_vm_start", "one", 'echo "$PYTHONPATH" > $_hook_domxml')
+    assert folder.hooks.run("before_vm_start", "xml") == "/ours:/usr/share/vdsm\n"
+
+
 @pytest.mark.parametrize(("code", "others"), [(1, True), (2, False), (3, True), (77, True)])
 def test_a_failure_before_forbids_it_and_two_stops_the_rest(folder: Folder, code: int, others: bool) -> None:
     folder.add("before_vm_start", "1", f"echo because >&2; exit {code}")
@@ -132,5 +204,14 @@ def test_a_script_that_cannot_be_started_is_a_failure(folder: Folder) -> None:
 def test_the_listing_has_every_script_with_its_sum(folder: Folder) -> None:
     script = folder.add("after_vm_start", "one", "true")
     folder.add("no_such_point", "one", "true")
+    folder.add("before_ifcfg_write", "off", "true", mode=0o644)
     md5 = hashlib.md5(script.read_bytes()).hexdigest()
     assert folder.hooks.listing() == {"after_vm_start": {"one": {"md5": md5}}}
+
+
+def test_every_point_is_listed(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    for point in POINTS:
+        folder.add(point, "one", "true")
+    for _ in range(2):
+        assert folder.hooks.listing().keys() == POINTS.keys()
+    assert caplog.text.count("before_ifcfg_write") == 1  # which nothing runs

@@ -10,6 +10,7 @@ import pytest
 
 from drivers.errors import DriverError, Failed
 from drivers.hooks import POINTS, XML, HookFailed, Hooks
+from drivers.vm.hooked import Hooked
 from tests.drivers.vm.changes.test_changing import XML as DOMAIN
 from tests.drivers.vm.conftest import VM
 from tests.drivers.vm.stand import Stand
@@ -249,3 +250,14 @@ def test_that_a_domain_cannot_be_seen_keeps_no_script_from_running(up: Stand, sc
     assert scripts.noted() == [
         "before_vm_destroy", "before_device_destroy", "after_device_destroy", "after_vm_destroy",
     ]  # fmt: skip
+
+
+def test_the_devices_of_a_definition_come_one_by_one_with_their_properties(scripts: Scripts) -> None:
+    scripts.add("before_device_migrate_source")
+    conf = {"vmId": VM, "devices": [NIC, OTHER_NIC, DISK], "custom": {"colour": "red"}}
+    Hooked(lambda: Hooks(str(scripts.folder))).over_devices("before_device_migrate_source", conf, DISKS_XML)
+    lines = scripts.lines()
+    assert lines[-1] == f"before_device_migrate_source {VM} 9 red|{nic_in(DISKS_XML)}"
+    assert len(lines) == 4 and all(
+        line.startswith(f"before_device_migrate_source {VM}  red|<disk") for line in lines[:-1]
+    )
