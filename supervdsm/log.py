@@ -1,6 +1,7 @@
 """The helper's log: standard error, and `<log_dir>/supervdsm.log`.
 
-It promises that the daemon's user, whose directory that is, cannot have root write anywhere else.
+It promises that the daemon's user, whose directory that is, cannot have root write anywhere else. A file that has been moved
+away (by logrotate, say) is followed by a new one.
 """
 
 from __future__ import annotations
@@ -20,14 +21,29 @@ class LogFile(logging.StreamHandler):  # type: ignore[type-arg]
         self._folder = folder
         super().__init__(_open(folder))
 
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._moved():
+            try:
+                self.reopen()
+            except OSError:
+                pass  # the old file will do until the next message
+        super().emit(record)
+
     def fileno(self) -> int:
         return int(self.stream.fileno())
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name, after somebody moved the old one away."""
+        """Go on in a new file of the same name."""
         fresh = paths.open_log(self._folder, NAME)
         os.dup2(fresh, self.fileno(), inheritable=False)
         os.close(fresh)
+
+    def _moved(self) -> bool:
+        try:
+            there, ours = os.lstat(os.path.join(self._folder, NAME)), os.fstat(self.fileno())
+        except OSError:
+            return True
+        return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
 
 
 def _open(folder: str):  # type: ignore[no-untyped-def]

@@ -15,6 +15,7 @@ import sys
 from state.directory import StateDirectory
 from vdsmd import config as configuration
 from vdsmd.ctl.wire import Address, Client
+from vdsmd.log import FORMAT, LogFile
 from vdsmd.policy.engine import Engine, run
 from vdsmd.policy.owner import folder
 from vdsmd.policy.rules import Rules
@@ -32,9 +33,9 @@ def main() -> int:
     config = configuration.load(parser.parse_args().config)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: it is the daemon's to heed, and ours to see its end
     logging.basicConfig(
-        filename=os.path.join(config.paths.log_dir, "mom.log"),
+        handlers=[LogFile(os.path.join(config.paths.log_dir, "mom.log"), encoding="utf-8", errors="replace")],
         level=config.vars.log_level,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        format=FORMAT,
     )
     logging.getLogger("policy").info("Began pid=%d", os.getpid())
     rules = Rules(StateDirectory(folder(config.paths.run_dir)), config.mom.policy_dir, config.mom.tuning_policy)
