@@ -19,7 +19,7 @@ from vdsmd.host.links import Addresses, current_addresses, describe, kinds, last
 
 ADDRESSES = {"br0": Addresses(v4=["192.0.2.5/24", "192.0.2.6/32"], v6=["2001:db8::5/64"])}
 
-# The kinds of formats.md 15.3, and nothing else: clients of the wire read them by these types.
+# Clients of the wire read them by these types, and by nothing else.
 TEXTS = (
     "cpuCores cpuThreads cpuSockets cpuSpeed memSize reservedMem guestOverhead kvmEnabled liveSnapshot liveMerge uuid"
 )
@@ -88,6 +88,13 @@ def test_only_what_works_is_claimed(tmp_path: Path) -> None:
     info = whole(server(tmp_path).files, virt)
     assert (info["kvmEnabled"], info["emulatedMachines"]) == ("true", ["pc", "q35"])
     assert info["packages2"]["libvirt"] == {"version": "9.0.0", "release": "4", "buildtime": "0"}
+
+
+def test_devices_are_handed_to_guests_only_behind_an_iommu(tmp_path: Path) -> None:
+    host = server(tmp_path)
+    assert whole(host.files)["hostdevPassthrough"] == "false"
+    host.make("/sys/kernel/iommu_groups/0")
+    assert whole(host.files)["hostdevPassthrough"] == "true"
 
 
 def test_storage_adapters(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def _virtualization(files: Files, virt: Virt) -> dict[str, Any]:
         "rngSources": [name for name, there in sources.items() if there],
         "liveSnapshot": _word(False),
         "liveMerge": _word(False),
-        "hostdevPassthrough": _word(False),
+        "hostdevPassthrough": _word(bool(files.names("/sys/kernel/iommu_groups"))),
     }
 
 
