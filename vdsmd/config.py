@@ -144,6 +144,8 @@ class Mom(msgspec.Struct, frozen=True, kw_only=True):
 class Irs(msgspec.Struct, frozen=True, kw_only=True):
     # Options of NFS mounts, beside those that a connection asks for.
     nfs_mount_options: str = "soft,nosharecache"
+    # Seconds, 180 at most, after which mounting storage is given up, because its server is away. A re-exec waits for as long.
+    mount_timeout: float = 60
     # Seconds that one call on a storage domain may take before it is said not to answer.
     process_pool_timeout: float = 60
     # How many calls on one storage domain run at a time, and how many more wait.
@@ -161,6 +163,10 @@ class Irs(msgspec.Struct, frozen=True, kw_only=True):
     # How many tasks there may be, ended ones included, and how many of them at work at once.
     max_tasks: int = 500
     thread_pool_size: int = 10
+    # Milliseconds that a task waits for what other tasks have, an image mostly. Then it fails.
+    task_resource_default_timeout: int = 120000
+    # What qcow2 volumes are like on domains up to version 3: 0.10 for hosts of any age, or 1.1. Later domains have 1.1.
+    qcow2_compat: Literal["0.10", "1.1"] = "0.10"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from drivers.base import Host, Owner
 from drivers.hooks import Hooks
 from drivers.network.driver import NetworkDriver
 from drivers.storage.driver import StorageDriver
+from drivers.storage.notes import Notes
 from drivers.storage.tasks.opening import open_tasks
 from drivers.storage.tasks.owner import Tasks
 from drivers.vm.driver import VmDriver
@@ -112,6 +113,7 @@ class Daemon:
         self.vms.identify = self.host.identity
         self.vms.hooks = self.hooks
         self.vms.peer = self._peer
+        self.vms.address_on = self._address_on
         self.policy = PolicyEngine(host, config)
         self.host.mom_status = self.policy.status
         self.host_lives: Callable[[str, int], bool | None] = self.storage.host_lives
@@ -137,6 +139,11 @@ class Daemon:
         from vdsmd.peers import Peer  # deferred: `vdsmd.deferred` has it imported by now
 
         return Peer(peer, self.config)
+
+    def _address_on(self, network: str) -> str:
+        """Return this host's address on a network, '' for none. For worker threads."""
+        told = self.networks.facts({})["networks"].get(network, {})
+        return str(told.get("addr", ""))
 
     def take_over(self) -> None:
         """Give every owner what the previous run left for it; without that, it recovers as after a crash."""
@@ -234,6 +241,14 @@ class Daemon:
         """A storage domain has become well: machines that could not write to it go on."""
         if valid and (waiting := self.vms.using(domain)):
             self.vms.resume_paused(waiting)
+        if valid:
+            self.workers.submit(lambda: self._sweep(domain), timeout=0)
+
+    def _sweep(self, domain: str) -> None:
+        """Remove what a run that was cut off has left on a storage domain. In a worker."""
+        from drivers.storage import streaming  # imported by now (vdsmd.deferred)
+
+        streaming.sweep(self.tasks, Notes(self.config.paths.lib_dir), domain, self.workers.submit)
 
     def leave(self) -> None:
         """Stop, when the answers that are owed have been given. Loop's thread."""

@@ -5,6 +5,7 @@ It promises to read the partition table and nothing else, whatever a guest has w
 
 from __future__ import annotations
 
+import re
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from drivers import programs
 from drivers.errors import Failed
 from drivers.storage.chains import Domains, load, opened, payload
+from drivers.storage.errors import InvalidParameter
 from drivers.storage.qcow2 import checked_chain
 from drivers.storage.volume_metadata import Format
 
@@ -29,6 +31,14 @@ def alignment(domains: Domains, sd: str, image: str, volume: str) -> dict[str, b
     """Return for each partition, by the name that a guest may have for it, whether it begins at a good place. Raises the
     errors of chains; Failed when the data cannot be read."""
     return {f"/dev/sda{number}": start % GOOD == 0 for number, start in partitions(_head(domains, sd, image, volume))}
+
+
+def of_device(guid: str, folder: str = "/dev/mapper") -> dict[str, bool]:
+    """Return the same of a device of this host. Raises InvalidParameter, and Failed when it cannot be read."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.:-]*", guid):
+        raise InvalidParameter(what="GUID", reason="not the name of a device")
+    head = _first_bytes(f"{folder}/{guid}", "raw", f"device {guid}")
+    return {f"/dev/sda{number}": start % GOOD == 0 for number, start in partitions(head)}
 
 
 def partitions(head: bytes) -> Iterator[tuple[int, int]]:
@@ -61,21 +71,25 @@ def _head(domains: Domains, sd: str, image: str, volume: str) -> bytes:
     if there.get(volume).format is Format.RAW:
         _domain, files = opened(domains, sd)
         return files.read(payload(image, volume), 0, HEAD)
+    return _first_bytes(there.path(volume), "qcow2", f"volume {volume}")
+
+
+def _first_bytes(path: str, form: str, what: str) -> bytes:
     with tempfile.NamedTemporaryFile(prefix="head-") as out:
         copy = [
             "dd",
             "-U",
             "-f",
-            "qcow2",
+            form,
             "-O",
             "raw",
             f"bs={HEAD}",
             "count=1",
-            f"if={there.path(volume)}",
+            f"if={path}",
             f"of={out.name}",
         ]
         ran = programs.run([QEMU_IMG, *copy], timeout=TIMEOUT)
         if ran.code:
-            raise Failed(action=f"reading volume {volume}", reason=ran.reason())
+            raise Failed(action=f"reading {what}", reason=ran.reason())
         with open(out.name, "rb") as file:
             return file.read(HEAD)

@@ -24,7 +24,7 @@ REMOVED = "_remove_me_"
 """Begins the name of an image's directory that is being deleted."""
 KEPT = "_keep_me_"
 """Begins the name of one that a copy is to replace."""
-LONGEST_META = 4096
+LONGEST_META = 1 << 16
 
 
 class Domains(Protocol):
@@ -123,7 +123,8 @@ def find(domains: Domains, sd: str, image: str) -> Image | None:
         stats = files.scan(directory(image))
     except FileNotFoundError:
         return None
-    names = [name.removesuffix(META) for name in stats if name.endswith(META) and is_uuid(name.removesuffix(META))]
+    described = [name.removesuffix(META) for name, stat in stats.items() if name.endswith(META) and stat.is_file]
+    names = [name for name in described if is_uuid(name)]
     texts = files.read_many([meta(image, name) for name in names], LONGEST_META)
     volumes = {name: decode(text, name) for name, text in zip(names, texts, strict=True) if text is not None}
     return Image(domain=domain, uuid=image, volumes=volumes, stats=stats)

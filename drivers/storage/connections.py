@@ -17,7 +17,7 @@ import msgspec
 
 from drivers.base import Host
 from drivers.errors import DriverError
-from drivers.storage.connector import MOUNT_TIMEOUT, Connector
+from drivers.storage.connector import LOOK_TIMEOUT, MARGIN, Connector
 from drivers.storage.contract import Settings, Type
 from drivers.storage.errors import ConnectionFailed, InvalidParameter, NoSuchReference, ReferenceInUse
 from drivers.storage.mounts import mounted, wanted
@@ -72,6 +72,10 @@ class Connections:
             return False
         root = os.path.realpath(self._settings().mounts)
         return not connection.vfs or f"{root}/{connection.name}" in mounted(root)
+
+    def at_work(self) -> str:
+        """Say what a re-exec has to wait for, '' for nothing. Any thread."""
+        return self._connector.at_work()
 
     # What clients ask for
 
@@ -199,7 +203,7 @@ class Connections:
         """Let one at a time work on a place."""
         with self._guard:
             lock = self._locks.setdefault(connection.name, threading.Lock())
-        if not lock.acquire(timeout=MOUNT_TIMEOUT):
+        if not lock.acquire(timeout=self._connector.patience + MARGIN + LOOK_TIMEOUT):
             raise ConnectionFailed(action=f"connecting {connection.remote}", reason="somebody else is still at it")
         try:
             yield

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from drivers.base import Host
 from drivers.errors import DriverError
@@ -29,8 +31,11 @@ from supervdsm.client import ActionError, Busy, Invalid, NotAllowed, Unsupported
 
 log = logging.getLogger("storage.connections")
 
-MOUNT_TIMEOUT = 190.0
-"""Seconds for mount(8), of which an NFS server that is away takes most."""
+USUAL_PATIENCE = 60.0
+"""Seconds that root gives mount(8) unless told otherwise."""
+MOST_PATIENCE = 180.0
+MARGIN = 15.0
+"""Seconds for root to end mount(8) and to say so, when its time is over."""
 UNMOUNT_TIMEOUT = 70.0
 LOOK_TIMEOUT = 30.0
 """Seconds for looking at what has just been connected."""
@@ -46,6 +51,21 @@ class Connector:
         self._host = host
         self._settings = settings
         self._remotes = remotes
+        self._at_work: dict[str, float] = {}
+        """What root is mounting or unmounting, and when at the latest that ends (monotonic clock)."""
+
+    @property
+    def patience(self) -> float:
+        """Return after how many seconds mounting is given up."""
+        return min(max(self._settings().mount_timeout, 1.0), MOST_PATIENCE)
+
+    def at_work(self) -> str:
+        """Say what is being mounted or unmounted, and how long that may last; '' for nothing. Any thread."""
+        works = dict(self._at_work)
+        if not works:
+            return ""
+        left = max(0.0, max(works.values()) - time.monotonic())
+        return f"{', '.join(sorted(works))} is being connected or disconnected, for {left:.0f} s more at most"
 
     def bring_up(self, connection: Connection, password: str) -> None:
         """Have it show, and see that it can be used. Raises, and then what was made is gone again."""
@@ -71,17 +91,21 @@ class Connector:
             self._host.event("storage.disconnected", storage=connection.remote)
 
     def _mount(self, connection: Connection, password: str) -> bool:
-        secret = {"password": password} if password else {}
+        patience = self.patience
+        more: dict[str, Any] = {"password": password} if password else {}
+        if patience != USUAL_PATIENCE:
+            more["patience"] = patience
         try:
-            made: bool = self._host.root.call(
-                "mount.mount",
-                timeout=MOUNT_TIMEOUT,
-                kind=connection.vfs,
-                source=connection.remote,
-                target=self.path(connection),
-                options=connection.options,
-                **secret,
-            )
+            with self._working(connection, patience + MARGIN) as timeout:
+                made: bool = self._host.root.call(
+                    "mount.mount",
+                    timeout=timeout,
+                    kind=connection.vfs,
+                    source=connection.remote,
+                    target=self.path(connection),
+                    options=connection.options,
+                    **more,
+                )
         except (NotAllowed, Invalid, Unsupported) as error:
             raise MountUnknown(what=connection.remote, reason=error) from error
         except ActionError as error:
@@ -91,12 +115,22 @@ class Connector:
     def _unmount(self, connection: Connection, *, lazy: bool) -> bool:
         target = self.path(connection)
         try:
-            gone: bool = self._host.root.call("mount.unmount", timeout=UNMOUNT_TIMEOUT, target=target, lazy=lazy)
+            with self._working(connection, UNMOUNT_TIMEOUT) as timeout:
+                gone: bool = self._host.root.call("mount.unmount", timeout=timeout, target=target, lazy=lazy)
         except Busy as error:
             raise ConnectionBusy(what=connection.remote, reason=error) from error
         except ActionError as error:
             raise MountFailed(action="unmount", what=connection.remote, reason=error) from error
         return gone
+
+    @contextlib.contextmanager
+    def _working(self, connection: Connection, timeout: float) -> Iterator[float]:
+        """Have it told that root is at work on this, for as long as that lasts."""
+        self._at_work[connection.remote] = time.monotonic() + timeout
+        try:
+            yield timeout
+        finally:
+            self._at_work.pop(connection.remote, None)
 
     def _link(self, connection: Connection) -> bool:
         files = self._repository()

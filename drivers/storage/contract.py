@@ -56,6 +56,8 @@ class Type(IntEnum):
     LOCALFS = 4
     CIFS = 5
     POSIXFS = 6
+    SHAREDFS = 6
+    """What it was called once."""
     GLUSTERFS = 7
 
     @property
@@ -82,7 +84,9 @@ class Role(StrEnum):
 
 
 VERSIONS = (0, 3, 4, 5)
-"""Of file domains. 3: leases by sanlock; 4: external leases; 5: other block sizes. 2 is for block storage alone."""
+"""Of file domains. 3: leases by sanlock; 4: external leases; 5: other block sizes."""
+READABLE = (0, 2, *VERSIONS[1:])
+"""2 differs from 0 on block storage alone: nobody needs it on files, and where it stands it means the same."""
 DEFAULT_VERSION = 0
 
 
@@ -91,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     repository: str
     nfs_options: str = "soft,nosharecache"
+    mount_timeout: float = 60.0
     timeout: float = 60.0
     """How long one call to a helper may take."""
     slots: int = 10
@@ -117,6 +122,7 @@ def settings(config: Any) -> Settings:
     return Settings(
         repository=config.paths.repository,
         nfs_options=irs.nfs_mount_options,
+        mount_timeout=irs.mount_timeout,
         timeout=irs.process_pool_timeout,
         slots=irs.process_pool_max_slots_per_domain,
         queue=irs.process_pool_max_queued_slots_per_domain,

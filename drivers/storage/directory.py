@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from drivers.storage.contract import Settings
 from drivers.storage.errors import HelperLost, StorageHangs
 from drivers.storage.process import Process, Waiting, value_of
+from drivers.storage.record import Helper
 
 SUSPECT_PATIENCE = 5.0
 """Seconds for a call on storage that is known to hang."""
@@ -22,6 +23,9 @@ START_PATIENCE = 30.0
 MOST_ABANDONED = 3
 """Helpers of one directory that may hang before no more are started."""
 SLICE = 0.2
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.25, 60.0
+HEALTHY = 10.0
+"""Seconds a helper must live for its end not to count as one in a row."""
 READ_ONLY = frozenset({"stat", "names", "scan", "find", "read", "read_many", "read_link", "may", "space"})
 """Deeds that are done again when the helper ended in the middle."""
 
@@ -68,6 +72,23 @@ class Directory:
         self.changed = threading.Condition()
         self._keeper = keeper
 
+    @property
+    def matters(self) -> bool:
+        """Whether there is anything about it that must survive."""
+        return bool(self.process or self.abandoned or self.watch_delay)
+
+    def kept(self) -> Helper:
+        """Return what must."""
+        return Helper(
+            key=self.key,
+            what=self.what,
+            root=self.root,
+            serial=self.process.serial if self.process else 0,
+            watch=self.watch_delay,
+            abandoned=sorted(self.abandoned),
+            dropped=self.dropped,
+        )
+
     def call(self, op: str, *, timeout: float | None = None, **arguments: Any) -> Any:
         """See `drivers.storage.contract.Remote`."""
         deadline = time.monotonic() + (self._keeper.settings.timeout if timeout is None else timeout)
@@ -89,6 +110,13 @@ class Directory:
         process = self.process
         if process is not None:
             self._keeper.abandon(self, process, reason)
+
+    def back_off(self) -> None:
+        """One more failure in a row: the next start has to wait."""
+        now = time.monotonic()
+        self.failures = 0 if now - self.started > HEALTHY else self.failures + 1
+        pause = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(self.failures, 10)) if self.failures > 1 else 0
+        self.retry_at = now + pause
 
     def _call(self, op: str, message: dict[str, Any], deadline: float) -> Any:
         began = self.used = time.monotonic()
@@ -167,3 +195,12 @@ class Directory:
         if self._keeper.departing and silence > DEPARTURE_PATIENCE:
             return "the daemon re-executes itself, and does not wait for it"
         return "the daemon stops" if self._keeper.closing else ""
+
+
+def have_ended(directories: list[Directory], deadline: float) -> bool:
+    """Wait until none of them has a helper that is given up. Say whether that is so."""
+    for directory in directories:
+        with directory.changed:
+            while directory.abandoned and (left := deadline - time.monotonic()) > 0:
+                directory.changed.wait(left)
+    return not any(directory.abandoned for directory in directories)

@@ -141,11 +141,6 @@ class Domains:
         if not files.stat("images").is_directory or not files.may("images", "rwx"):
             raise DomainAccess(action="validate", domain=domain.uuid, reason="its images cannot be read and written")
 
-    def describe(self, uuid: str, text: str) -> None:
-        """Set the description. Raises DescriptionTooLong."""
-        spelled = metadata.description(text)
-        self.change(uuid, lambda fields: {**fields, "DESCRIPTION": spelled})
-
     def all(
         self, *, pool: str = "", cls: Class | None = None, type_: Type | None = None, remote: str = ""
     ) -> list[Found]:

@@ -129,6 +129,12 @@ class StorageDriver:
         """See `drivers.vm.changes.images.Images`. In a worker."""
         self.parts.drives.release(drive)
 
+    def promised(self) -> dict[str, Any]:
+        """Return what can be relied on here: see `drivers.storage.promises.told`. In a worker."""
+        from drivers.storage import promises  # imported by now (vdsmd.deferred)
+
+        return promises.told()
+
     def vitals(self, number: Callable[[str], int]) -> dict[str, dict[str, Any]]:
         """Return how the monitored domains fare, by id, as repoStats and getVdsStats tell it. `number` gives the status code
         of a name. Answers from memory."""
@@ -171,7 +177,8 @@ class StorageDriver:
             self._host.submit(self.pools.follow_all, key=FOLLOWING, timeout=0)
 
     def unsafe(self) -> str | None:
-        return None
+        """A mount that is on its way has a caller who is owed the answer, and no other way to be told of its end."""
+        return (self._parts.connections.at_work() or None) if self._parts is not None else None
 
     def settle(self) -> None:
         """Calls on storage that hangs must not keep us from going."""

@@ -65,6 +65,11 @@ class VolumeIllegal(Busy):
     wire = "prepareIllegalVolumeError"
 
 
+class NotPrepared(NotFound):
+    message = "Volume {volume} is not prepared on this host"
+    wire = "VolumeWasNotPreparedBeforeTeardown"
+
+
 class NotShareable(Busy):
     message = "Volume {volume} of image {image} is no template: another image cannot have it as its parent"
     wire = "VolumeNonShareable"
@@ -113,3 +118,51 @@ class VolumeDamaged(Failed):
 class NotSparse(Invalid):
     message = "Volume {volume} is preallocated: there is nothing to be gained"
     wire = "VolumeNotSparse"
+
+
+class VolumeCreationFailed(Failed):
+    wire = "VolumeCreationError"
+
+
+class VolumeDeletionFailed(Failed):
+    wire = "CannotDeleteVolume"
+
+
+class VolumeExtensionFailed(Failed):
+    wire = "VolumeExtendingError"
+
+
+class VolumeReadFailed(Failed):
+    wire = "VolumeMetadataReadError"
+
+
+class VolumeWriteFailed(Failed):
+    wire = "VolumeMetadataWriteError"
+
+
+class VolumeAccessFailed(Failed):
+    wire = "VolumeAccessError"
+
+
+class ImageActionFailed(Failed):
+    wire = "ImagesActionError"
+
+
+class ImageDeletionFailed(Failed):
+    wire = "ImageDeleteError"
+
+
+class CopyFailed(Failed):
+    wire = "TemplateCreationError"
+
+
+class MoveFailed(Failed):
+    wire = "MoveImageError"
+
+
+class MovesFailed(Failed):
+    wire = "MultipleMoveImageError"
+
+
+class MergeFailed(Failed):
+    wire = "MergeSnapshotsError"

@@ -44,7 +44,9 @@ def delete_image(domains: Domains, sd: str, image: str, post_zero: bool, force: 
 def removal_steps(there: Image, post_zero: bool) -> list[Step]:
     """Delete an image: out of sight first. There is no way back from the first step."""
     sd, prefix = there.domain.uuid, f"{REMOVED}ZERO_" if post_zero else REMOVED
-    sizes = {name: there.stats[name].allocated for name in there.own if name in there.stats}
+    sizes = {
+        name: there.stats[name].allocated for name in there.own if name in there.stats and there.stats[name].is_file
+    }
     zero = [
         step("volume.zero", at(sd, f"{prefix}{there.uuid}", name), weight=float(size))
         for name, size in sizes.items()
@@ -54,7 +56,7 @@ def removal_steps(there: Image, post_zero: bool) -> list[Step]:
     return [aside, *zero, step("image.remove", sd=sd, image=there.uuid, prefix=prefix)]
 
 
-@plan("copyImage", error="CopyImageError")
+@plan("copyImage", error="TemplateCreationError")
 def copy_image(
     domains: Domains,
     sd: str,

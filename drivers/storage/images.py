@@ -9,6 +9,8 @@ from __future__ import annotations
 from drivers.storage import carrying, image_plans, merge_plans, plans, qemuimg, steps, streaming
 from drivers.storage.contract import BLANK
 from drivers.storage.errors import InvalidParameter
+from drivers.storage.streaming import lock_name
+from drivers.storage.tasks.engine import Attendance
 from drivers.storage.tasks.owner import Tasks
 from drivers.storage.tasks.record import Lock
 
@@ -18,11 +20,11 @@ COPY, MOVE = 1, 2
 
 
 def _own(sd: str, image: str) -> Lock:
-    return Lock(name=f"{sd}/{image}")
+    return Lock(name=lock_name(sd, image))
 
 
 def _shared(sd: str, image: str) -> Lock:
-    return Lock(name=f"{sd}/{image}", shared=True)
+    return Lock(name=lock_name(sd, image), shared=True)
 
 
 class Images:
@@ -166,3 +168,11 @@ class Images:
         """Send a volume ('': the last of its chain) to a URL."""
         args = {"sd": sd, "image": image, "volume": volume, "method": method}
         return self._tasks.submit("uploadImage", args, pool=pool, locks=[_shared(sd, image)])
+
+    def upload_volume(
+        self, pool: str, sd: str, image: str, volume: str, source: str, method: str, attendance: Attendance
+    ) -> str:
+        """Fetch into a volume what a URL gives (`method` wget), or a file of this host has (rsync), while somebody waits."""
+        args = {"sd": sd, "image": image, "volume": volume, "source": source, "method": method}
+        locks = [_own(sd, image)]
+        return self._tasks.submit("uploadVolume", args, pool=pool, locks=locks, attendance=attendance)

@@ -7,11 +7,8 @@ loss of what it held, is told once, in the loop's thread. Calls are for worker t
 from __future__ import annotations
 
 import logging
-import os
 import select
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,10 +16,9 @@ from typing import Any
 
 from drivers.base import Host
 from drivers.storage.errors import HelperLost, StorageHangs
-from drivers.storage.process import Process, process_name, value_of
+from drivers.storage.process import Process, adopt, spawn, value_of
 from drivers.storage.remotes import Remotes
 from state.children import Exit
-from state.release import ROOT
 
 log = logging.getLogger("storage.keeper")
 
@@ -76,13 +72,8 @@ class Keeping:
 
     def restore(self, serial: int) -> None:
         self._serial = serial
-        if not serial:
-            return
-        name = process_name(KEY, serial)
-        child = self._host.children.take(name, on_exit=self._exited)
-        fd = self._host.fds.take(name)
-        if child is not None and fd is not None:
-            self._process = Process(KEY, serial, fd)
+        if serial:
+            self._process = adopt(self._host, KEY, serial, self._exited)
 
     def start(self) -> None:
         if self._process is not None and not self._watched:
@@ -98,6 +89,12 @@ class Keeping:
         """End the keeper, which holds nothing, unless it is being asked for something."""
         if self._process is not None and self._process.retire():
             self._forget("nobody needs it")
+
+    def kill(self) -> None:
+        """End the keeper, whatever it holds and whatever it is at. Any thread."""
+        process = self._process
+        if process is not None:
+            self._host.in_loop(lambda: self._host.children.signal(process.name, signal.SIGKILL))
 
     # Help
 
@@ -135,23 +132,10 @@ class Keeping:
         self.start()
 
     def _spawn(self) -> Process:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, ours:
-            self._serial += 1
-            name = process_name(KEY, self._serial)
-            # From our own release, whatever has become of the working directory.
-            env = {**os.environ, "PYTHONPATH": ROOT, "PYTHONSAFEPATH": "1"}
-            self._host.children.spawn(
-                name,
-                [sys.executable, "-m", "drivers.storage.keeper", name],
-                env=env,
-                files={3: theirs.fileno()},
-                on_exit=self._exited,
-            )
-            ours.setblocking(False)
-            fd = self._host.fds.hold(name, ours.detach())
-        log.info("The keeper of leases was started name=%s", name)
-        return Process(KEY, self._serial, fd)
+        self._serial += 1
+        process = spawn(self._host, KEY, self._serial, "drivers.storage.keeper", self._exited)
+        log.info("The keeper of leases was started name=%s", process.name)
+        return process
 
     def _read(self) -> None:
         process = self._process

@@ -24,6 +24,7 @@ from drivers.storage.pool_errors import (
     LeaseUnreadable,
     SpmStartFailed,
 )
+from drivers.storage.promises import NOT_PROMISED
 
 log = logging.getLogger("storage.leases")
 
@@ -48,10 +49,15 @@ class Leasing:
         self._work = work
         self._io_timeout = io_timeout
         self._acquired: set[str] = set()
+        self._told = False
 
     def missing(self) -> str:
         """Return why sanlock cannot be used, '' when it can."""
-        return str(self._keeping.call("available"))
+        missing = str(self._keeping.call("available"))
+        if missing and not self._told:
+            self._told = True
+            log.warning("%s reason=%s", NOT_PROMISED, missing)
+        return missing
 
     def way(self, domain: Domain) -> str:
         """Return how the domain's lease is to be held. Raises SpmStartFailed when it cannot be."""
@@ -87,6 +93,13 @@ class Leasing:
         if any(wanted.values()):
             times = {"io_timeout": self._io_timeout()}
             self._ask(LeasesUnmade, domain, "initialise", lockspace=domain.uuid, **wanted, **_place(domain), **times)
+
+    def make(self, domain: Domain, path: str, name: str) -> None:
+        """Write a lease that nobody holds into a file of the domain, if sanlock is here: a new volume's, which nobody can have
+        in use. Raises LeasesUnmade."""
+        if self.is_leased(domain) and not self.missing():
+            place = {**_place(domain), "offset": 0, "ids": "", "leases": f"{domain.path}/{path}", "resource": name}
+            self._ask(LeasesUnmade, domain, "initialise", lockspace=domain.uuid, io_timeout=self._io_timeout(), **place)
 
     @staticmethod
     def is_leased(domain: Domain) -> bool:
@@ -143,21 +156,29 @@ class Leasing:
             time.sleep(_GLANCE)
 
     def release(self, uuid: str) -> None:
-        """Give the lease back, whatever stands in the way: what works under it has ended."""
+        """Give the lease back, whatever stands in the way: what works under it has ended. Other leases stay, unless the
+        keeper does not answer."""
         self._acquired.discard(uuid)
-        if not self._keeping.is_there:
-            return
-        try:
-            self._keeping.call("release", domain=uuid)
-        except OSError as error:
-            log.warning("A lease could not be given back, and is dropped domain=%s error=%s", uuid, error)
-            self.drop()
+        self._let_go("release", domain=uuid)
 
     def drop(self) -> None:
         """Have no lease any more. Touches no storage: it is for when that is lost."""
         self._acquired.clear()
-        if self._keeping.is_there:
-            self._keeping.call("drop")
+        self._let_go("drop")
+
+    def _let_go(self, op: str, **arguments: Any) -> None:
+        if not self._keeping.is_there:
+            return
+        try:
+            self._keeping.call(op, **arguments)
+        except OSError as error:
+            log.warning(
+                "A lease is dropped that could not be given back domain=%s error=%s", arguments["domain"], error
+            )
+        except StorageHangs as error:
+            # It must not be held for nobody. sanlock gives back, as far as it can, what a process held that has ended.
+            log.warning("The keeper of leases does not give them back, and is ended error=%s", error)
+            self._keeping.kill()
 
     def rest(self) -> None:
         """No pool is connected, and no host id wanted: end the keeper, if nothing else needs it. The loop's thread."""

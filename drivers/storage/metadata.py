@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from drivers.storage.contract import BLANK, LONGEST_DESCRIPTION, VERSIONS, Class, Domain, Role, Type, is_uuid
+from drivers.storage.contract import BLANK, LONGEST_DESCRIPTION, READABLE, Class, Domain, Role, Type, is_uuid
 from drivers.storage.errors import (
     DescriptionTooLong,
     InvalidParameter,
@@ -117,8 +117,8 @@ def domain(fields: Fields, uuid: str, path: str) -> Domain:
     if required(fields, "SDUUID", uuid).lower() != uuid:
         raise MetadataInvalid(what=uuid, reason=f"it is that of {fields['SDUUID'][:80]!a}")
     version = number(fields, "VERSION", uuid)
-    if version not in VERSIONS:
-        raise UnsupportedVersion(version=version, reason=f"domain {uuid}; these are: {', '.join(map(str, VERSIONS))}")
+    if version not in READABLE:
+        raise UnsupportedVersion(version=version, reason=f"domain {uuid}; these are: {', '.join(map(str, READABLE))}")
     return Domain(
         uuid=uuid,
         path=path,

@@ -29,10 +29,18 @@ from drivers.storage.image_errors import (
 from drivers.storage.qcow2 import checked_chain
 from drivers.storage.tasks.record import Step, Undo
 from drivers.storage.tasks.registry import plan
-from drivers.storage.volume_metadata import SECTOR, Allocation, DiskType, Format, Volume, VolumeRole, encode, fresh
+from drivers.storage.volume_metadata import (
+    LARGEST,
+    SECTOR,
+    Allocation,
+    DiskType,
+    Format,
+    Volume,
+    VolumeRole,
+    encode,
+    fresh,
+)
 
-LARGEST = 1 << 63
-"""Bytes; what neither file systems nor images can be."""
 ROUND = 512
 
 
@@ -98,7 +106,7 @@ def create_volume(
     domain, _files = opened(domains, sd)
     _check_kinds(size, form, allocation, disk_type, parent)
     there = find(domains, sd, image)
-    if there is not None and volume in there.volumes:
+    if there is not None and (volume in there.volumes or volume in there.stats):
         raise VolumeExists(volume=volume)
     made = fresh(
         domain=sd,
@@ -219,7 +227,7 @@ def _check_deletable(domains: Domains, there: Image, volume: Volume, name: str, 
 def volume_removal(there: Image, name: str, post_zero: bool) -> list[Step]:
     """Return what deletes one volume."""
     where = {"sd": there.domain.uuid, "image": there.uuid, "volume": name}
-    size = there.stats[name].allocated if name in there.stats else 0
+    size = there.stats[name].allocated if name in there.stats and there.stats[name].is_file else 0
     zero = [step("volume.zero", where, weight=float(size))] if post_zero and size else []
     return [*zero, step("volume.delete", where)]
 
@@ -248,7 +256,8 @@ def extend_volume_size(domains: Domains, sd: str, image: str, volume: str, size:
         grow = step(
             "volume.resize", where, size=size, form=form, preallocate=preallocate, weight=1.0, undo=back, pivot=pivot
         )
-    return [grow, step("volume.set_capacity", where, size=size)]
+    # Once it is told how long it is, a guest may have written there.
+    return [grow, step("volume.set_capacity", where, size=size, pivot=True)]
 
 
 def check_writable(there: Image, volume: str) -> None:

@@ -149,7 +149,7 @@ class Members:
         follow when they are activated. Raises VersionTooAdvanced, UnsupportedVersion."""
         with self._pools.lock:
             pool = self._spm.need(pool_id)
-            self._spm.upgrade(self._domains.get(pool.master), version)
+            self._spm.upgrade_master(pool, version)
             for uuid, state in pool.members.items():
                 if state == ACTIVE and uuid != pool.master:
                     try:
@@ -162,6 +162,16 @@ class Members:
         pool = self._spm.need(pool_id)
         spelled = pool_fields.name(name)
         self._domains.change(pool.master, lambda fields: {**fields, NAME: spelled})
+
+    def describe_domain(self, uuid: str, text: str) -> None:
+        """Set the name of a domain. Whoever is not the SPM of its pool must not write there: its SPM may just be doing so.
+        Raises DescriptionTooLong, NoSuchPool for a domain that is in no pool which is connected, NotSpm."""
+        spelled = metadata.description(text)
+        with self._pools.lock:
+            pools = metadata.pools(self._domains.look(uuid).fields)
+            known = [one for one in pools if self._pools.find(one) is not None]
+            self._spm.need((known or pools or [BLANK])[0])
+            self._domains.change(uuid, lambda fields: {**fields, "DESCRIPTION": spelled})
 
     # Help
 

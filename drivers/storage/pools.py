@@ -111,9 +111,11 @@ class Pools:
                 raise HostIdMismatch(what="hostID", reason="", pool=uuid, host=known.host_id, given=host_id)
             if known is None and self._all:
                 raise OnePoolOnly(what=uuid, reason="", pool=", ".join(self._all))
-            if known is not None and known.role != FREE_ROLE and states is None:
-                self.follow(known)
-                return
+            if known is not None and known.role != FREE_ROLE:
+                _check_same(known, master, version)
+                if states is None:
+                    self.follow(known)
+                    return
             facts = self._read(uuid, master, version, states)
             fresh = Pool(uuid=uuid, host_id=host_id, **facts)
             self.follow(self.put(fresh) if known is None else self.change(uuid, **facts))
@@ -270,6 +272,14 @@ class Pools:
     def _has_image(self, uuid: str, image: str) -> bool:
         domain = self._domains.get(uuid)
         return not domain.is_iso and self._domains.files(domain).exists(f"images/{image}")
+
+
+def _check_same(pool: Pool, master: str, version: int) -> None:
+    """Raise WrongMaster when somebody takes another domain for the master of a pool of which this host is the SPM: its lease is
+    on the one that is it."""
+    if (master, version) != (pool.master, pool.version):
+        fields: dict[str, object] = {"domain": master, "pool": pool.uuid, "version": version, "what": master}
+        raise WrongMaster(**fields, reason=f"to its SPM, that is {pool.master} in version {pool.version}")
 
 
 def check_host_id(host_id: int) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import select
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,9 +18,12 @@ from typing import Any
 
 import msgspec
 
+from drivers.base import Host
 from drivers.errors import Failed
 from drivers.storage.errors import StorageHangs
 from drivers.storage.outside.frames import PACKET, REPORT, Assembler, packets
+from state.children import Exit
+from state.release import ROOT
 
 SEND_PATIENCE = 2.0
 """Seconds for a helper to take a call from the socket: the thread that does so has nothing else to do."""
@@ -186,6 +191,32 @@ class Process:
 def process_name(key: str, serial: int) -> str:
     """Return the name of the socket and of the child."""
     return f"storage/{key}/helper/{serial}"
+
+
+def spawn(host: Host, key: str, serial: int, module: str, on_exit: Callable[[Exit], None]) -> Process:
+    """Start a program of ours as a child that has one end of a socket. In the loop's thread. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, ours:
+        name = process_name(key, serial)
+        # From our own release, whatever has become of the working directory: that of another may not know us.
+        env = {**os.environ, "PYTHONPATH": ROOT, "PYTHONSAFEPATH": "1"}
+        argv = [sys.executable, "-m", module, name]
+        host.children.spawn(name, argv, env=env, files={3: theirs.fileno()}, on_exit=on_exit)
+        ours.setblocking(False)
+        return Process(key, serial, host.fds.hold(name, ours.detach()))
+
+
+def adopt(
+    host: Host, key: str, serial: int, on_exit: Callable[[Exit], None], *, knows_us: bool = True
+) -> Process | None:
+    """Take over what a previous run has spawned; None when it has ended, or must, as it would not understand us."""
+    name = process_name(key, serial)
+    child = host.children.take(name, on_exit=on_exit)
+    if child is None or not knows_us:
+        host.fds.reject(name)  # it ends when it sees that we have gone
+        return None
+    fd = host.fds.take(name)
+    return Process(key, serial, fd) if fd is not None else None
 
 
 def value_of(answer: dict[str, Any], op: str) -> Any:

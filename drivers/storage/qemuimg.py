@@ -6,8 +6,12 @@ bears the volume's name is whole, and on the medium; and that every command may 
 
 from __future__ import annotations
 
+import contextlib
+from typing import Protocol
+
 from drivers.storage.chains import PART, Domains, opened, payload
 from drivers.storage.contract import BLANK
+from drivers.storage.image_errors import VolumeDamaged
 from drivers.storage.tasks.record import Command
 from drivers.storage.tasks.registry import work
 from drivers.storage.volume_metadata import Format
@@ -24,16 +28,33 @@ def path(domains: Domains, sd: str, image: str, volume: str) -> str:
     return f"{domain.path}/{payload(image, volume)}"
 
 
-def _options(domains: Domains, sd: str, form: str, preallocate: bool) -> list[str]:
+class Makers(Domains, Protocol):
+    """Who knows the storage domains, and what volumes are to be like."""
+
+    @property
+    def qcow2_compat(self) -> str:
+        """The oldest QEMU that must be able to read what is made on older domains: 0.10 or 1.1."""
+
+
+def _options(domains: Makers, sd: str, form: str, preallocate: bool) -> list[str]:
     domain, _files = opened(domains, sd)
-    compat = ["compat=1.1" if domain.version >= MODERN_FROM else "compat=0.10"] if form == Format.COW.name else []
+    version = "1.1" if domain.version >= MODERN_FROM else domains.qcow2_compat
+    compat = [f"compat={version}"] if form == Format.COW.name else []
     options = compat + ["preallocation=falloc"] * preallocate
     return ["-o", ",".join(options)] if options else []
 
 
+def _check_place(domains: Domains, sd: str, place: str, volume: str) -> None:
+    """Raise VolumeDamaged when data are about to be written through a link. An earlier try may have left a file."""
+    _domain, files = opened(domains, sd)
+    with contextlib.suppress(FileNotFoundError):
+        if not files.stat(place).is_file:
+            raise VolumeDamaged(volume=volume, reason="something else is in their place")
+
+
 @work("volume.create")
 def create(
-    domains: Domains,
+    domains: Makers,
     sd: str,
     image: str,
     volume: str,
@@ -47,13 +68,14 @@ def create(
     backing = ["-b", parent, "-F", NAMES[parent_form]] if parent != BLANK else []
     options = _options(domains, sd, form, preallocate)
     target = path(domains, sd, image, volume)
+    _check_place(domains, sd, payload(image, volume), volume)
     argv = [QEMU_IMG, "create", "-q", "-f", NAMES[form], *options, *backing, target, str(size)]
     return Command(argv=argv, error="VolumeCreationError", action=f"making the data of volume {volume}")
 
 
 @work("volume.convert")
 def convert(
-    domains: Domains,
+    domains: Makers,
     source_sd: str,
     source_image: str,
     source_volume: str,
@@ -72,6 +94,7 @@ def convert(
     backing = ["-B", parent, "-F", NAMES[parent_form]] if parent != BLANK else []
     source = path(domains, source_sd, source_image, source_volume)
     target = path(domains, sd, image, volume) + PART
+    _check_place(domains, sd, payload(image, volume) + PART, volume)
     form_options = ["-f", NAMES[source_form], "-O", NAMES[form], *options, *backing]
     # By itself it leaves the data in memory; when a move deletes the source, they must be on the medium.
     argv = [QEMU_IMG, "convert", "-p", "-t", "writeback", *form_options, source, target]
@@ -86,7 +109,7 @@ def rebase_part(domains: Domains, sd: str, image: str, volume: str, parent: str,
     return Command(argv=argv, error="MergeSnapshotsError", action=f"merging into volume {volume}")
 
 
-@work("volume.point_to")
+@work("volume.point_to", patient=True)
 def point_to(domains: Domains, sd: str, image: str, volume: str, parent: str, parent_form: str) -> Command:
     """Write into a volume's data what its parent is, and nothing else."""
     target = path(domains, sd, image, volume)

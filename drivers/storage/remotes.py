@@ -9,10 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import signal
-import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,19 +17,14 @@ from typing import Any
 
 from drivers.base import Host
 from drivers.storage.contract import METADATA, Settings
-from drivers.storage.directory import MOST_ABANDONED, Directory
+from drivers.storage.directory import MOST_ABANDONED, Directory, have_ended
 from drivers.storage.outside.frames import PROTOCOL
-from drivers.storage.process import Process, process_name
+from drivers.storage.process import Process, adopt, process_name, spawn
 from drivers.storage.reader import Reader
 from drivers.storage.record import Helper
 from state.children import Exit
-from state.release import ROOT
 
 log = logging.getLogger("storage.remotes")
-
-FIRST_BACKOFF, LONGEST_BACKOFF = 0.25, 60.0
-HEALTHY = 10.0
-"""Seconds a helper must live for its end not to count as one in a row."""
 
 OnReport = Callable[[str, dict[str, Any]], None]
 
@@ -94,7 +86,7 @@ class Remotes:
             directory.resting = True
             self._end(directory, "it is being disconnected")
         try:
-            yield _have_ended(below, time.monotonic() + patience)
+            yield have_ended(below, time.monotonic() + patience)
         finally:
             for directory in below:
                 directory.resting = False
@@ -124,19 +116,7 @@ class Remotes:
     # The owner's life
 
     def snapshot(self) -> list[Helper]:
-        return [
-            Helper(
-                key=directory.key,
-                what=directory.what,
-                root=directory.root,
-                serial=directory.process.serial if directory.process else 0,
-                watch=directory.watch_delay,
-                abandoned=sorted(directory.abandoned),
-                dropped=directory.dropped,
-            )
-            for directory in self._all()
-            if directory.process or directory.abandoned or directory.watch_delay
-        ]
+        return [directory.kept() for directory in self._all() if directory.matters]
 
     def restore(self, helpers: list[Helper]) -> None:
         for helper in helpers:
@@ -187,7 +167,7 @@ class Remotes:
             process = self._spawn(directory)
         except OSError as error:
             log.error("A helper does not start storage=%s error=%s", directory.what, error)
-            self._back_off(directory)
+            directory.back_off()
             self._watch_later(directory)
             return
         with directory.changed:
@@ -214,43 +194,28 @@ class Remotes:
             log.warning("A helper takes no messages storage=%s error=%s", directory.what, error)
 
     def _spawn(self, directory: Directory) -> Process:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, ours:
-            serial = next(self._serials)
-            name = process_name(directory.key, serial)
-            # From our own release, whatever has become of the working directory: a helper of another may not know us.
-            env = {**os.environ, "PYTHONPATH": ROOT, "PYTHONSAFEPATH": "1"}
-            self._host.children.spawn(
-                name,
-                [sys.executable, "-m", "drivers.storage.outside", name],
-                env=env,
-                files={3: theirs.fileno()},
-                on_exit=lambda ended: self._exited(directory, ended),
-            )
-            ours.setblocking(False)
-            fd = self._host.fds.hold(name, ours.detach())
-        process = Process(directory.key, serial, fd)
+        serial, on_exit = next(self._serials), self._on_exit(directory)
+        process = spawn(self._host, directory.key, serial, "drivers.storage.outside", on_exit)
         process.send(
             self.number(), {"root": directory.root, "slots": self.settings.slots, "probe": METADATA}, patience=0.0
         )
-        log.info("A helper was started storage=%s name=%s", directory.what, name)
+        log.info("A helper was started storage=%s name=%s", directory.what, process.name)
         return process
 
     def _adopt(self, directory: Directory, helper: Helper) -> None:
-        name = process_name(helper.key, helper.serial)
-        child = self._host.children.take(name, on_exit=lambda ended: self._exited(directory, ended))
-        if child is None or helper.protocol != PROTOCOL:
-            self._host.fds.reject(name)  # it ends when it sees that we have gone
-            return
-        fd = self._host.fds.take(name)
-        if fd is not None:
-            directory.process = Process(helper.key, helper.serial, fd)
-            self._follow(directory, directory.process)
+        knows_us = helper.protocol == PROTOCOL
+        process = adopt(self._host, helper.key, helper.serial, self._on_exit(directory), knows_us=knows_us)
+        if process is not None:
+            directory.process = process
+            self._follow(directory, process)
 
     def _take_abandoned(self, directory: Directory, serial: int) -> None:
         name = process_name(directory.key, serial)
-        if self._host.children.take(name, on_exit=lambda ended: self._exited(directory, ended)) is not None:
+        if self._host.children.take(name, on_exit=self._on_exit(directory)) is not None:
             directory.abandoned.add(serial)
+
+    def _on_exit(self, directory: Directory) -> Callable[[Exit], None]:
+        return lambda ended: self._exited(directory, ended)
 
     def _exited(self, directory: Directory, ended: Exit) -> None:
         serial = int(ended.name.rpartition("/")[2])
@@ -263,13 +228,6 @@ class Remotes:
         if directory.dropped and not directory.abandoned:
             self._ended.discard(directory)
         self._watch_later(directory)
-
-    def _back_off(self, directory: Directory) -> None:
-        """One more failure in a row: the next start has to wait."""
-        now = time.monotonic()
-        directory.failures = 0 if now - directory.started > HEALTHY else directory.failures + 1
-        pause = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(directory.failures, 10)) if directory.failures > 1 else 0
-        directory.retry_at = now + pause
 
     def _tick(self) -> None:
         """End helpers that nobody has used for a while."""
@@ -312,7 +270,7 @@ class Remotes:
         with directory.changed:
             if directory.process is process:
                 directory.process = None
-                self._back_off(directory)
+                directory.back_off()
             directory.changed.notify_all()
         process.lose(reason)
         self.soon(lambda: self._close(process))
@@ -339,12 +297,3 @@ class Remotes:
             self._lose(directory, process, "it ended")
         else:
             self.abandon(directory, process, f"it does not speak as agreed: {error}")
-
-
-def _have_ended(directories: list[Directory], deadline: float) -> bool:
-    """Wait until none of them has a helper that is given up. Say whether that is so."""
-    for directory in directories:
-        with directory.changed:
-            while directory.abandoned and (left := deadline - time.monotonic()) > 0:
-                directory.changed.wait(left)
-    return not any(directory.abandoned for directory in directories)

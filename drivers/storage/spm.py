@@ -147,8 +147,9 @@ class Spm:
             last()
         elif not pool.told or pool.way == LOCAL:
             self._note_free(pool)
-        self._leasing.release(pool.master)
+        # Nothing works under the lease any more: how it goes is not of interest to who is the SPM no more.
         self._pools.change(pool.uuid, role=FREE_ROLE, way="")
+        self._leasing.release(pool.master)
 
     def status(self, uuid: str) -> dict[str, Any]:
         """Return this host's role, and who the SPM is: its host's id, and the version of its lease."""
@@ -206,9 +207,11 @@ class Spm:
     def _take(self, pool: Pool, version: int | None) -> tuple[str, int]:
         found = self._pools.master(pool.uuid, pool.master, pool.version)
         way = self._leasing.acquire(found.domain, pool.host_id)
-        lver = self._claim(pool, found, way)
         if version is not None:
             self.upgrade(found.domain, version)
+            # Now there may be a lease that keeps other hosts out.
+            way = self._leasing.acquire(self._domains.get(pool.master), pool.host_id)
+        lver = self._claim(pool, found, way)
         files = self._domains.files(found.domain)
         for name in MASTER_DIRECTORIES:
             files.make_directory(name, parents=True)
@@ -237,11 +240,8 @@ class Spm:
     def _give_up(self, pool: Pool) -> None:
         self.work.spm_stopped(pool.uuid)
         self._wait_for_halt(pool)
-        try:
-            self._leasing.release(pool.master)
-        except DriverError as error:
-            log.error("A lease may be held for nothing domain=%s error=%s", pool.master, error)
         self._pools.change(pool.uuid, role=FREE_ROLE, way="")
+        self._leasing.release(pool.master)
 
     def _drop(self, pool: Pool) -> None:
         try:
@@ -276,6 +276,12 @@ class Spm:
         if pool.told and self._leasing.is_leased(found.domain) and not self._leasing.missing():
             return self._leasing.owner(found.domain)
         return pool_fields.spm(found.fields, pool.master)
+
+    def upgrade_master(self, pool: Pool, version: int) -> None:
+        """Bring the master of a pool of which this host is the SPM to a version, and keep other hosts out as that allows.
+        Raises as `upgrade` and, the domain being upgraded, what keeps this host from having the lease."""
+        self.upgrade(self._domains.get(pool.master), version)
+        self._pools.change(pool.uuid, way=self._leasing.acquire(self._domains.get(pool.master), pool.host_id))
 
     def upgrade(self, domain: Domain, version: int) -> None:
         """Bring a data domain to a version. Raises VersionTooAdvanced, UnsupportedVersion."""

@@ -7,7 +7,7 @@ its step was never begun. All arguments are plain, and mean the same in every re
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -26,8 +26,10 @@ from drivers.storage.chains import (
     opened,
     payload,
 )
+from drivers.storage.contract import Domain
 from drivers.storage.files import Files
 from drivers.storage.image_errors import VolumeDamaged
+from drivers.storage.notes import Notes
 from drivers.storage.tasks.registry import deed, undo
 from drivers.storage.volume_metadata import Volume, VolumeRole, decode, encode
 
@@ -85,22 +87,36 @@ def _link(files: Files, source: str, target: str, *, optional: bool) -> None:
             raise
 
 
+class Lessors(Domains, Protocol):
+    """Who knows the storage domains, and makes leases on them."""
+
+    def make_lease(self, domain: Domain, path: str, name: str) -> None:
+        """Write a lease of that name, which nobody holds, into a file of the domain, if sanlock is on this host."""
+
+
 @deed("volume.begin")
-def begin(domains: Domains, sd: str, image: str, volume: str, text: str) -> None:
+def begin(domains: Lessors, sd: str, image: str, volume: str, text: str) -> None:
     """Put a new volume's metadata there, and its lease."""
     domain, files = opened(domains, sd)
     if domain.version >= LEASES_FROM:
         with contextlib.suppress(FileExistsError):
-            files.create(lease(image, volume), size=LEASE_SIZE)
+            files.create(lease(image, volume), size=max(LEASE_SIZE, domain.alignment))
+        if not files.stat(lease(image, volume)).is_file:
+            raise VolumeDamaged(volume=volume, reason="something else is in the place of its lease")
+        domains.make_lease(domain, lease(image, volume), volume)
     files.write(meta(image, volume), text.encode())
 
 
 @deed("volume.make_raw")
 def make_raw(domains: Domains, sd: str, image: str, volume: str, size: int) -> None:
-    """Put the data of a sparse raw volume there: a hole."""
+    """Put the data of a sparse raw volume there: a hole. They may be there already, or their beginning."""
     _domain, files = opened(domains, sd)
-    with contextlib.suppress(FileExistsError):
+    try:
         files.create(payload(image, volume), size=size)
+    except FileExistsError:
+        if not files.stat(payload(image, volume)).is_file:
+            raise VolumeDamaged(volume=volume, reason="something else is in their place") from None
+        files.truncate(payload(image, volume), size)
 
 
 @undo("volume.discard")
@@ -145,20 +161,36 @@ def tell_parent(domains: Domains, sd: str, image: str, volume: str) -> None:
         change_meta(domains, sd, image, volume, role=VolumeRole.LEAF)
 
 
+class Noting(Domains, Protocol):
+    """Who knows the storage domains, and what this host may have left on them."""
+
+    @property
+    def notes(self) -> Notes: ...
+
+
 @deed("volume.adopt_data")
-def adopt_data(domains: Domains, sd: str, image: str, volume: str) -> None:
+def adopt_data(domains: Noting, sd: str, image: str, volume: str) -> None:
     """Give data that are whole the volume's name. They may have it already."""
     _domain, files = opened(domains, sd)
     with contextlib.suppress(FileNotFoundError):
         files.change_mode(payload(image, volume) + PART, 0o660)
         files.rename(payload(image, volume) + PART, payload(image, volume))
+    domains.notes.remove(sd, image, volume)
 
 
 @undo("volume.drop_part")
-def drop_part(domains: Domains, sd: str, image: str, volume: str) -> None:
+def drop_part(domains: Noting, sd: str, image: str, volume: str) -> None:
     _domain, files = opened(domains, sd)
     with contextlib.suppress(FileNotFoundError):
         files.remove_file(payload(image, volume) + PART)
+    domains.notes.remove(sd, image, volume)
+
+
+@deed("volume.drop_leftover")
+def drop_leftover(domains: Noting, sd: str, image: str, volume: str) -> None:
+    """Remove what an earlier run of this host has left of data that a client was bringing, unless it is known to be gone."""
+    if domains.notes.has(sd, image, volume):
+        drop_part(domains, sd, image, volume)
 
 
 @deed("volume.finish")

@@ -6,31 +6,43 @@ stems from what it should; and that such a task ends with its client: without on
 
 from __future__ import annotations
 
+import logging
 import struct
+from collections.abc import Callable
+from functools import partial
 
-from drivers.storage.carrying import program
-from drivers.storage.chains import PART, Domains, Image, check_ids, load, payload
+from drivers.errors import DriverError
+from drivers.storage.carrying import found, most_for, program, taking_in
+from drivers.storage.chains import PART, Domains, Image, load, payload
 from drivers.storage.errors import InvalidParameter
 from drivers.storage.image_errors import VolumeDamaged
-from drivers.storage.plans import at, check_writable, step, undo
+from drivers.storage.notes import Notes
+from drivers.storage.plans import at, check_writable, step
 from drivers.storage.qcow2 import checked_chain
 from drivers.storage.qemuimg import path
+from drivers.storage.steps import Noting
 from drivers.storage.tasks.engine import Attendance
 from drivers.storage.tasks.owner import Tasks
 from drivers.storage.tasks.record import Command, Lock, Step
 from drivers.storage.tasks.registry import deed, plan, work
 from drivers.storage.tasks.runner import HSM
-from drivers.storage.volume_metadata import Allocation, Format, Volume
+from drivers.storage.volume_metadata import Allocation, Format
+
+log = logging.getLogger("storage")
 
 ERROR = "ImagesActionError"
-COW_EXTRA = 64 << 20
-"""Bytes, beside a sixteenth, that a cow volume's data may take beyond what they hold."""
 _SIZE_AT = 24
 """Where a qcow2 file says how large its disk is (QEMU, docs/interop/qcow2.txt)."""
 
 
+def lock_name(sd: str, image: str) -> str:
+    """Return by what an image is known to those who want it for themselves: ids may be written in either case."""
+    return f"{sd}/{image}".lower()
+
+
 @work("volume.pour_in")
-def pour_in(domains: Domains, sd: str, image: str, volume: str, length: int, sparse: bool, room: int) -> Command:
+def pour_in(domains: Noting, sd: str, image: str, volume: str, length: int, sparse: bool, room: int) -> Command:
+    domains.notes.write(sd, image, volume)
     target = path(domains, sd, image, volume) + PART
     argv = program("pour", "in", target, str(length), str(int(sparse)), str(room))
     return Command(argv=argv, error=ERROR, action=f"receiving volume {volume}")
@@ -53,48 +65,34 @@ def measure(domains: Domains, sd: str, image: str, volume: str) -> None:
         raise VolumeDamaged(volume=volume, reason=reason)
 
 
+@plan("dropLeftover", error=ERROR)
+def drop_leftover(domains: Domains, sd: str, image: str, volume: str) -> list[Step]:
+    """Remove what a run of this host that was cut off has left."""
+    return [step("volume.drop_leftover", at(sd, image, volume))]
+
+
 @plan("downloadImageFromStream", error=ERROR)
 def receive(domains: Domains, sd: str, image: str, volume: str, length: int) -> list[Step]:
     """Have a volume's data come from a client."""
-    there, volume = _found(domains, sd, image, volume)
+    there, volume = found(domains, sd, image, volume)
     check_writable(there, volume)
-    found = there.get(volume)
-    most = _most(found)
+    target = there.get(volume)
+    most = most_for(target)
     if not 0 < length <= most:
         reason = f"volume {volume} can take 1 to {most} bytes, not {length}"
         raise InvalidParameter(what="Content-Length", reason=reason)
-    where, back = at(sd, image, volume), undo("volume.drop_part", sd, image, volume)
-    is_raw = found.format is Format.RAW
-    preallocate = is_raw and found.allocation is Allocation.PREALLOCATED
-    sparse, room = is_raw and not preallocate, found.capacity if preallocate else 0
-    data = step("volume.pour_in", where, undo=back, weight=1.0, length=length, sparse=sparse, room=room)
-    if is_raw:
-        whole = step("volume.grow_part", where, size=found.capacity)
-        return [data, whole, step("volume.adopt_data", where, pivot=True)]
-    checks = [step("volume.inspect", where), step("volume.measure", where), step("volume.check", where, form="COW")]
-    return [data, *checks, step("volume.adopt_data", where, pivot=True)]
-
-
-def _most(volume: Volume) -> int:
-    return volume.capacity if volume.format is Format.RAW else volume.capacity + volume.capacity // 16 + COW_EXTRA
+    is_raw = target.format is Format.RAW
+    preallocate = is_raw and target.allocation is Allocation.PREALLOCATED
+    sparse, room = is_raw and not preallocate, target.capacity if preallocate else 0
+    return taking_in(there, volume, "volume.pour_in", length=length, sparse=sparse, room=room)
 
 
 @plan("uploadImageToStream", error=ERROR)
 def give(domains: Domains, sd: str, image: str, volume: str, length: int) -> list[Step]:
     """Give a volume's data to a client, as they are: at most `length` bytes."""
-    there, volume = _found(domains, sd, image, volume)
+    there, volume = found(domains, sd, image, volume)
     checked_chain(domains, there, volume)
     return [step("volume.pour_out", at(sd, image, volume), length=min(length, _size(there, volume)), weight=1.0)]
-
-
-def _found(domains: Domains, sd: str, image: str, volume: str) -> tuple[Image, str]:
-    """Return the image, and its volume ('': the last of its chain)."""
-    check_ids(imgUUID=image)
-    there = load(domains, sd, image)
-    volume = volume or there.leaf()
-    check_ids(volUUID=volume)
-    there.get(volume)
-    return there, volume
 
 
 def _size(there: Image, volume: str) -> int:
@@ -112,7 +110,7 @@ def begin_receiving(
     """
     pool, sd, image, volume = ids
     args = {"sd": sd, "image": image, "volume": volume, "length": length}
-    locks = [Lock(name=f"{sd}/{image}")]
+    locks = [Lock(name=lock_name(sd, image))]
     verb = "downloadImageFromStream"
     return tasks.submit(verb, args, pool=pool, tag=HSM, locks=locks, attendance=attendance), length, length
 
@@ -122,10 +120,27 @@ def begin_giving(
 ) -> tuple[str, int, int]:
     """Have a volume's data given to a client, at most so many bytes: returns the task, how many, and how many there are."""
     pool, sd, image, volume = ids
-    there, volume = _found(domains, sd, image, volume)
+    there, volume = found(domains, sd, image, volume)
     size = _size(there, volume)
     length = size if most is None else min(most, size)
     args = {"sd": sd, "image": image, "volume": volume, "length": length}
-    locks = [Lock(name=f"{sd}/{image}", shared=True)]
+    locks = [Lock(name=lock_name(sd, image), shared=True)]
     verb = "uploadImageToStream"
     return tasks.submit(verb, args, pool=pool, tag=HSM, locks=locks, attendance=attendance), length, size
+
+
+def sweep(tasks: Tasks, notes: Notes, sd: str, submit: Callable[..., None]) -> None:
+    """Have tasks remove what this host has left on a domain of what clients were bringing. For workers; `submit` is theirs."""
+    for image, volume in notes.of(sd):
+        cleared = Attendance(fds=(), ended=lambda task: submit(partial(_clear, tasks, task.task_id), timeout=0))
+        args, lock = {"sd": sd, "image": image, "volume": volume}, Lock(name=lock_name(sd, image))
+        try:
+            tasks.submit("dropLeftover", args, tag=HSM, locks=[lock], attendance=cleared)
+        except DriverError as error:
+            log.warning("What was left of a volume stays domain=%s volume=%s reason=%s", sd, volume, error)
+
+
+def _clear(tasks: Tasks, task_id: str) -> None:
+    task = tasks.get(task_id)
+    log.info("What was left of a volume: %s domain=%s volume=%s", task.state, task.args["sd"], task.args["volume"])
+    tasks.clear(task_id)

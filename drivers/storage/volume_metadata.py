@@ -12,10 +12,14 @@ from typing import Any
 
 import msgspec
 
-from drivers.storage.contract import BLANK
+from drivers.storage.contract import BLANK, is_uuid
 from drivers.storage.image_errors import VolumeMetadataBroken
 
 SECTOR = 512
+LARGEST = 1 << 63
+"""Bytes; what neither file systems nor images can be."""
+LONGEST_DESCRIPTION = 1024
+"""Bytes that are kept of a description."""
 _END = "EOF"
 
 
@@ -72,7 +76,8 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def disk_type_name(self) -> str:
-        return DiskType(int(self.disk_type)).name if self.disk_type.isdigit() else self.disk_type
+        known = {str(int(kind)): kind.name for kind in DiskType}
+        return known.get(self.disk_type, self.disk_type)
 
 
 def encode(volume: Volume, version: int) -> bytes:
@@ -85,7 +90,7 @@ def encode(volume: Volume, version: int) -> bytes:
     generation = volume.generation if volume.generation is not None else 0 if version >= 4 else None
     lines |= {
         "CTIME": volume.created,
-        "DESCRIPTION": volume.description.replace("\n", " "),
+        "DESCRIPTION": _one_line(volume.description),
         "DISKTYPE": volume.disk_type,
         "DOMAIN": volume.domain,
         "FORMAT": volume.format.name,
@@ -99,6 +104,12 @@ def encode(volume: Volume, version: int) -> bytes:
     }
     text = "".join(f"{key}={value}\n" for key, value in sorted(lines.items()) if value is not None)
     return f"{text}{_END}\n".encode()
+
+
+def _one_line(description: str) -> str:
+    """Return it without whatever anybody might take for the end of a line, and cut to fit."""
+    line = " ".join(description.splitlines())
+    return line.encode()[:LONGEST_DESCRIPTION].decode(errors="ignore")
 
 
 _OURS = {
@@ -121,13 +132,13 @@ def decode(data: bytes, what: str) -> Volume:
     lines = _lines(data, what)
     try:
         return Volume(
-            domain=lines["DOMAIN"],
-            image=lines["IMAGE"],
-            capacity=int(lines["CAP"]) if "CAP" in lines else int(lines["SIZE"]) * SECTOR,
+            domain=_id(lines, "DOMAIN"),
+            image=_id(lines, "IMAGE"),
+            capacity=_capacity(lines),
             format=Format[lines["FORMAT"]],
             allocation=Allocation[lines["TYPE"]],
             role=VolumeRole[lines["VOLTYPE"]],
-            parent=lines["PUUID"],
+            parent=_id(lines, "PUUID"),
             disk_type=lines.get("DISKTYPE", "2"),
             description=lines.get("DESCRIPTION", ""),
             legality=_legality(lines["LEGALITY"]),
@@ -149,7 +160,7 @@ def fresh(**fields: Any) -> Volume:
 
 def _lines(data: bytes, what: str) -> dict[str, str]:
     lines: dict[str, str] = {}
-    for line in data.decode("utf-8", "replace").splitlines():
+    for line in data.decode("utf-8", "replace").split("\n"):
         if line.strip() == _END:
             return lines
         key, equals, value = line.partition("=")
@@ -158,6 +169,20 @@ def _lines(data: bytes, what: str) -> dict[str, str]:
     if lines and "DOMAIN" in lines and "VOLTYPE" in lines:
         return lines  # written by those who leave out the last line; what is missing is found by its key
     raise VolumeMetadataBroken(volume=what, reason="it is empty or cut")
+
+
+def _id(lines: dict[str, str], key: str) -> str:
+    """Return an id: what is one can be a part of a path without harm."""
+    if not is_uuid(lines[key]):
+        raise ValueError(f"{key}={lines[key][:60]} is no UUID")
+    return lines[key]
+
+
+def _capacity(lines: dict[str, str]) -> int:
+    capacity = int(lines["CAP"]) if "CAP" in lines else int(lines["SIZE"]) * SECTOR
+    if not 0 <= capacity < LARGEST:
+        raise ValueError(f"{capacity} bytes are impossible")
+    return capacity
 
 
 def _legality(word: str) -> str:

@@ -5,6 +5,7 @@ It promises replies in the words of the wire. For worker threads.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -12,11 +13,18 @@ from drivers.storage.chains import Domains, Image, check_ids, directory, lease, 
 from drivers.storage.contract import BLANK, is_uuid
 from drivers.storage.errors import InvalidParameter
 from drivers.storage.files import Files
-from drivers.storage.image_errors import ChainBroken, NoSuchImage, NoSuchVolume, VolumeIllegal
+from drivers.storage.image_errors import (
+    ChainBroken,
+    NoSuchImage,
+    NoSuchVolume,
+    NotPrepared,
+    VolumeIllegal,
+    VolumeMetadataBroken,
+)
 from drivers.storage.plans import check_writable
 from drivers.storage.qcow2 import HEADER, backing, checked_chain
 from drivers.storage.steps import LEASES_FROM, change_meta
-from drivers.storage.volume_metadata import LEGALITIES, SECTOR, Format, Volume, VolumeRole
+from drivers.storage.volume_metadata import LARGEST, LEGALITIES, SECTOR, Format, Volume, VolumeRole
 
 Reply = dict[str, Any]
 
@@ -82,7 +90,9 @@ def _children(domains: Domains, there: Image, volume: str) -> list[str]:
     children = set(there.children(volume))
     if there.volumes[volume].role is VolumeRole.SHARED:
         for user in list_volumes(domains, there.domain.uuid).get(volume, []):
-            children |= set(load(domains, there.domain.uuid, user).children(volume))
+            # An image that is damaged, or being deleted, must not hide what can be known of its template.
+            with contextlib.suppress(NoSuchImage, VolumeMetadataBroken):
+                children |= set(load(domains, there.domain.uuid, user).children(volume))
     return sorted(children)
 
 
@@ -118,6 +128,8 @@ def set_size(domains: Domains, sd: str, image: str, volume: str, capacity: int) 
     """Note another capacity; the data are left as they are. Less than 1: as long as they are."""
     there, _found = find_volume(domains, sd, image, volume)
     check_writable(there, volume)
+    if capacity >= LARGEST:
+        raise InvalidParameter(what="newSize", reason=f"{capacity} bytes are impossible")
     if capacity < 1:
         capacity = there.stats[volume].size if volume in there.stats else 0
     change_meta(domains, sd, image, volume, capacity=-(-capacity // SECTOR) * SECTOR)
@@ -158,6 +170,15 @@ def teardown(domains: Domains, sd: str, image: str, run_dir: str) -> None:
     link = _link(run_dir, sd, image)
     if os.path.islink(link):
         os.unlink(link)
+
+
+def check_prepared(domains: Domains, sd: str, image: str, volume: str, run_dir: str) -> None:
+    """Raise NotPrepared unless the image of a volume has been prepared on this host; NoSuchVolume when that is why."""
+    check_ids(imgUUID=image, volUUID=volume)
+    opened(domains, sd)
+    if not os.path.islink(_link(run_dir, sd, image)):
+        find_volume(domains, sd, image, volume)
+        raise NotPrepared(volume=volume)
 
 
 def _link(run_dir: str, sd: str, image: str) -> str:

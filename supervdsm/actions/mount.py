@@ -24,8 +24,9 @@ from supervdsm.registry import HSMD, VDSMD, Context, action
 from supervdsm.sysfs import read
 
 DEEPEST = 3  # blockSD/<domain>/master
-PATIENCE = 150.0
-"""Seconds for mount(8); an NFS server that is away takes it two minutes to give up."""
+PATIENCE = 60.0
+"""Seconds for mount(8), which by itself takes more than two minutes to give up an NFS server that is away."""
+MOST_PATIENCE = 180.0
 
 SAID: tuple[tuple[str, type[ActionError]], ...] = (
     ("does not exist", NotFound),
@@ -36,13 +37,22 @@ SAID: tuple[tuple[str, type[ActionError]], ...] = (
 """mount(8) has one exit status for nearly all failures, and tells them apart in words (in English: we set its locale)."""
 
 
-@action("mount.mount", callers=(VDSMD, HSMD), slow=True, timeout=PATIENCE + 30, secret=("password",))
-def mount(context: Context, kind: str, source: str, target: str, options: str = "", password: str = "") -> bool:
+@action("mount.mount", callers=(VDSMD, HSMD), slow=True, timeout=MOST_PATIENCE + 30, secret=("password",))
+def mount(
+    context: Context,
+    kind: str,
+    source: str,
+    target: str,
+    options: str = "",
+    password: str = "",
+    patience: float = PATIENCE,
+) -> bool:
     """Mount `source`, a file system of type `kind` (see `supervdsm.filesystems`), at `target` below `<repository>/mnt`.
 
     The directory above the target must exist; the target is made when missing. `options` is a list as mount(8) takes it, with
-    commas; nosuid and nodev always come last. `password` is for cifs, and never among the options. False: just that was mounted
-    there already. Raises NotAllowed, Unsupported, NotFound, AlreadyExists (something else is mounted there), Busy and Failed.
+    commas; nosuid and nodev always come last. `password` is for cifs, and never among the options. mount(8) is ended after
+    `patience` seconds. False: just that was mounted there already. Raises NotAllowed, Unsupported, NotFound, AlreadyExists
+    (something else is mounted there), Busy, TimedOut and Failed.
     """
     row, checked_options = checked(kind, source, options)
     if row.local:
@@ -54,7 +64,7 @@ def mount(context: Context, kind: str, source: str, target: str, options: str = 
                 return False
             raise AlreadyExists(f"{target}: {there.source} ({there.kind}) is mounted there")
         with _mount_point(directory, name, target) as fd, _staged(context, target) as staging:
-            _run_mount(staging, kind, source, checked_options, password)
+            _run_mount(staging, kind, source, checked_options, password, min(max(patience, 1.0), MOST_PATIENCE))
             with meaning(target):
                 bind(staging, fd)
     return True
@@ -147,10 +157,10 @@ def _clear(staging: str) -> None:
             pass
 
 
-def _run_mount(staging: str, kind: str, source: str, options: list[str], password: str) -> None:
+def _run_mount(staging: str, kind: str, source: str, options: list[str], password: str, patience: float) -> None:
     environment = {"PASSWD": password} if password else {}  # where mount.cifs looks for it; only root can read it there
     arguments = ("-t", kind, "-o", ",".join(options), "--", source, staging)
-    ended = run(find("mount"), *arguments, environment=environment, timeout=PATIENCE)
+    ended = run(find("mount"), *arguments, environment=environment, timeout=patience)
     if ended.code:
         raise _meant(ended, source, staging)
     if at(staging) is None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Guest
+from tests.drivers.storage.hanging import hanging
 from tests.live.test_pools import BLANK, IMAGE, ISO, LOCALFS, ONE, POOL, VM, VOLUME, done, make_pool, start_spm
 from tests.running import Running, Stage
 from tests.until import until
@@ -134,3 +135,36 @@ def test_from_an_empty_directory_to_a_guest_and_back(daemon: Callable[..., Runni
     item = [{"id": ONE, "connection": str(data)}]
     running.must("disconnectStorageServer", LOCALFS, BLANK, item)
     assert os.listdir(data) == ["__DIRECT_IO_TEST__"]
+
+
+def test_a_guest_goes_on_when_its_domain_is_back(stage: Stage, guest: Guest) -> None:
+    with hanging(stage.base) as storage:
+        running = stage.start(uri="embed", config={**QUICK, "vars": {"vm_sample_interval": 1}})
+        make_pool(running, storage.path)
+        start_spm(running)
+        create_volume(running, IMAGE, VOLUME, RAW)
+        boot = {"kernel": guest.kernel, "initrd": guest.initramfs, "kernelArgs": "console=ttyS0 quiet"}
+        devices = [drive(IMAGE, VOLUME, "raw")]
+        running.must(
+            "create", {"vmId": VM, "vmName": "guest", "memSize": 96, "launchPaused": True, "devices": devices, **boot}
+        )
+        until(lambda: status(running) == "Paused", PATIENCE, "the guest to be there")
+        until(lambda: running.must("repoStats")[ONE]["valid"], PATIENCE, "the domain to be well")
+        storage.fail()
+        running.must("cont", VM)
+        until(lambda: pause_code(running) in ("EIO", "EOTHER"), PATIENCE, "the guest to meet the error")
+        until(lambda: not running.must("repoStats")[ONE]["valid"], PATIENCE, "the loss to be told")
+        running.reexec()
+        assert (status(running), pause_code(running) != "", counts(running)) == ("Paused", True, False)
+        assert running.must("getSpmStatus", POOL)["spm_st"]["spmStatus"] == "SPM"
+        storage.heal()
+        until(lambda: running.must("repoStats")[ONE]["valid"], PATIENCE, "the domain to be well again")
+        until(lambda: counts(running), PATIENCE, "the guest to go on")
+        assert (status(running), pause_code(running)) == ("Up", "")
+        running.must("destroy", VM)
+        done(running, "deleteImage", ONE, POOL, IMAGE)
+        running.must("spmStop", POOL)
+
+
+def pause_code(running: Running) -> str:
+    return str(running.must("getVmStats", VM)["statsList"][0].get("pauseCode", ""))

@@ -84,8 +84,10 @@ def pool_domains(running: Running) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_the_life_of_a_pool(daemon: Callable[..., Running], data: Path) -> None:
-    running = daemon(config=QUICK)
+    running = daemon(config=QUICK, env={"SANLOCK_RUN_DIR": str(data.parent)})
     make_pool(running, data, (TWO, 1), (ISO, 2))
+    leases = running.must("getVdsCapabilities")["info"]["storageLeases"]
+    assert leases["way"] == "local" and "sanlock.sock" in leases["reason"] and leases["notPromised"]
     assert running.must("getConnectedStoragePoolsList")["poollist"] == [POOL]
     assert spm(running) == ("Free", -1, -1)
     start_spm(running)
@@ -101,6 +103,11 @@ def test_the_life_of_a_pool(daemon: Callable[..., Running], data: Path) -> None:
     assert (info["info"]["name"], info["info"]["spm_id"], info["info"]["master_uuid"]) == ("pool", 1, ONE)
     assert info["info"]["isoprefix"].startswith(str(links / ISO))
     assert int(info["dominfo"][TWO]["diskfree"]) > 0
+    running.must("setStorageDomainDescription", TWO, "\u00fcber \u20ac")
+    assert running.must("getStorageDomainInfo", TWO)["info"]["name"] == "\u00fcber \u20ac"
+    for none in ((), (BLANK, 0, 0, ""), ("", "", "")):
+        assert sorted(running.must("getStorageDomainsList", *none)["domlist"]) == sorted([ONE, TWO, ISO])
+    assert running.must("getStorageDomainsList", POOL, "2", "", str(data))["domlist"] == [ISO]
     running.must("updateVM", POOL, [{"vm": VM, "ovf": "<ovf>\u00e4</ovf>", "imglist": ""}])
     assert running.must("getVmsList", POOL)["vmlist"] == [VM]
     running.reexec()
@@ -125,6 +132,8 @@ def test_the_life_of_a_pool(daemon: Callable[..., Running], data: Path) -> None:
     item = [{"id": ONE, "connection": str(data)}]
     running.must("disconnectStorageServer", LOCALFS, BLANK, item)
     assert os.listdir(data) == ["__DIRECT_IO_TEST__"]
+    warnings = running.output.read_text(encoding="utf-8").count(leases["notPromised"])
+    assert warnings == 2, "once in each of its two runs"
 
 
 @pytest.mark.slow
@@ -292,6 +301,8 @@ def test_a_master_that_hangs_holds_up_neither_others_nor_a_reexec(stage: Stage) 
         ("upgradeStoragePool", (POOL, 4), 654),
         ("getVmsList", (POOL,), 654),
         ("setStoragePoolDescription", (POOL, "x"), 654),
+        ("setStorageDomainDescription", (ONE, "x"), 654),
+        ("setStorageDomainDescription", (TWO, "x"), 309),
         ("getImageDomainsList", (POOL, "../.."), 1000),
     ],
 )
@@ -316,3 +327,32 @@ def ready() -> Iterator[tuple[Running, Path]]:
         yield running, data
     finally:
         stage.clear(tell=False)
+
+
+@pytest.mark.slow
+def test_a_client_that_keeps_the_list_of_domains(daemon: Callable[..., Running], data: Path) -> None:
+    """Its list counts, and none is written; it tells it again and again, also to the SPM."""
+    running = daemon(config=QUICK)
+    make_domains(running, data, (ONE, 1), (TWO, 1))
+    running.must("createStoragePool", 4, POOL, "pool", ONE, [ONE], "1")
+    running.must("connectStoragePool", POOL, "1", "", ONE, "1", {ONE: "active"}, {})
+    start_spm(running)
+    running.must("attachStorageDomain", TWO, POOL)
+    assert pool_domains(running) == {ONE: "Active", TWO: "Attached"}
+    running.must("activateStorageDomain", TWO, POOL)
+    metadata = (data / ONE / "dom_md" / "metadata").read_text(encoding="ascii")
+    assert f"POOL_DOMAINS={ONE}:Active\n" in metadata
+    for states in ({ONE: "active", TWO: "attached"}, {ONE: "ACTIVE", TWO: "locked"}, {ONE: "active", TWO: "active"}):
+        running.must("connectStoragePool", POOL, 1, "", ONE, 1, states)
+        assert pool_domains(running) == {uuid: state.capitalize() for uuid, state in states.items()}
+    wrong = running.call("connectStoragePool", POOL, 1, "", TWO, 2, {ONE: "active", TWO: "active"})
+    assert wrong["status"]["code"] == 324
+    assert spm(running)[:2] == ("SPM", 1)
+    running.must("deactivateStorageDomain", ONE, POOL, TWO, "2")
+    running.must("connectStoragePool", POOL, 1, "", TWO, 2, {ONE: "attached", TWO: "active"})
+    running.must("refreshStoragePool", POOL, TWO, 2)
+    running.must("detachStorageDomain", ONE, POOL, BLANK, 0)
+    running.must("spmStop", POOL)
+    running.must("connectStoragePool", POOL, 1, "", TWO, 2, {TWO: "active"})
+    assert running.call("refreshStoragePool", POOL, ONE, 2)["status"]["code"] == 324
+    assert running.must("getConnectedStoragePoolsList")["poollist"] == []

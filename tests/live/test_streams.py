@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -36,6 +37,10 @@ def finished(running: Running, task_id: str) -> str:
     return until(ended, PATIENCE, "the task to end")
 
 
+def connect(running: Running, base: Path) -> None:
+    running.must("connectStorageServer", 4, BLANK, [{"id": new_id(), "connection": str(base)}])
+
+
 @pytest.fixture
 def running(daemon: Callable[..., Running], tmp_path: Path) -> Running:
     """A daemon that is the SPM of a pool with one local domain."""
@@ -43,7 +48,7 @@ def running(daemon: Callable[..., Running], tmp_path: Path) -> Running:
     base = tmp_path / "local"
     base.mkdir()
     base.chmod(0o777)
-    running.must("connectStorageServer", 4, BLANK, [{"id": new_id(), "connection": str(base)}])
+    connect(running, base)
     running.must("createStorageDomain", 4, SD, "d", str(base), 1, 3)
     running.must("createStoragePool", 0, POOL, "pool", SD, [SD], 1)
     running.must("connectStoragePool", POOL, 1, "", SD, 1)
@@ -116,6 +121,29 @@ def test_a_crash_in_the_middle_leaves_what_was_there(running: Running, daemon: C
     assert finished(running, carrying) == "cleanSuccess"
     answer = got(running, image)
     assert answer.body == bytes(SIZE)
+
+
+@pytest.mark.slow
+def test_what_a_reboot_leaves_is_removed_when_the_domain_is_seen_again(
+    running: Running, daemon: Callable[..., Running], tmp_path: Path
+) -> None:
+    image, name = volume(running)
+    part = tmp_path / "local" / SD / "images" / image / f"{name}.part"
+    other = part.with_name(f"{new_id()}.part")
+    with client(running) as bringing:
+        bringing.send(request(image, name) + os.urandom(SIZE // 2))
+        until(part.exists, PATIENCE)
+        running.kill()
+    other.write_bytes(b"of another host")
+    shutil.rmtree(running.run_dir)  # as a reboot does
+    running = daemon(again=running)
+    assert part.exists() and running.must("getAllTasks")["tasks"] == {}
+    connect(running, tmp_path / "local")
+    running.must("connectStoragePool", POOL, 1, "", SD, 1)
+    until(lambda: not part.exists(), PATIENCE, "what was left to be removed")
+    until(lambda: running.must("getAllTasks")["tasks"] == {}, PATIENCE, "the task that did it to be cleared")
+    assert other.exists() and not list((running.lib_dir / "parts").iterdir())
+    assert part.with_name(name).read_bytes() == bytes(SIZE)
 
 
 @pytest.mark.slow

@@ -30,7 +30,8 @@ def get_vds_capabilities(daemon: Daemon) -> Reply:
     """
     # What an engine takes for granted of a host that claims it is that the verb is there.
     claims = {name: str(verb in TABLE).lower() for name, verb in (("liveSnapshot", "snapshot"), ("liveMerge", "merge"))}
-    return {"info": {**daemon.host.capabilities(daemon.last_client()), **claims, "hooks": daemon.hooks.listing()}}
+    ours = {"hooks": daemon.hooks.listing(), "storageLeases": daemon.storage.promised()}
+    return {"info": {**daemon.host.capabilities(daemon.last_client()), **claims, **ours}}
 
 
 @verb("getVdsStats", quick=True, cli="host stats", hook="get_stats")

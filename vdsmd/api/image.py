@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from drivers.storage.contract import BLANK
+from drivers.storage.contract import BLANK, is_uuid
 from drivers.storage.edge import failing
-from drivers.storage.errors import DomainActionFailed
+from drivers.storage.errors import InvalidParameter
+from drivers.storage.image_errors import (
+    CopyFailed,
+    ImageActionFailed,
+    ImageDeletionFailed,
+    MergeFailed,
+    MoveFailed,
+    MovesFailed,
+)
 from vdsmd.api.table import Reply, verb
-from vdsmd.api.volume import TIMEOUT, images, need_spm
-from vdsmd.api.wire import BoolLike, Number, Struct, Truthy, Uuid
+from vdsmd.api.volume import TIMEOUT, images, spm_of
+from vdsmd.api.wire import BoolLike, Ignored, Number, Struct, Truthy, Uuid
 
 if TYPE_CHECKING:
     from vdsmd.daemon import Daemon
@@ -20,7 +28,7 @@ def get_images_list(daemon: Daemon, sdUUID: Uuid) -> Reply:
     """Return the images of a storage domain, as `imageslist`."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    with failing(DomainActionFailed, "listing images", sdUUID):
+    with failing(ImageActionFailed, "listing images", sdUUID):
         return {"imageslist": volumes.images(daemon.storage.domains, sdUUID)}
 
 
@@ -40,7 +48,7 @@ def prepare_image(
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
     run_dir = daemon.config.paths.run_dir
-    with failing(DomainActionFailed, f"preparing image {imgUUID}", sdUUID):
+    with failing(ImageActionFailed, f"preparing image {imgUUID}", sdUUID):
         return volumes.prepare(daemon.storage.domains, sdUUID, imgUUID, volUUID, run_dir, allow_illegal=allowIllegal)
 
 
@@ -49,7 +57,9 @@ def teardown_image(daemon: Daemon, spUUID: Uuid, sdUUID: Uuid, imgUUID: Uuid, vo
     """A guest does not need the image any more."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    with failing(DomainActionFailed, f"tearing down image {imgUUID}", sdUUID):
+    if volUUID and not is_uuid(volUUID):
+        raise InvalidParameter(what="volUUID", reason=f"{volUUID[:100]!r} is not a UUID")
+    with failing(ImageActionFailed, f"tearing down image {imgUUID}", sdUUID):
         volumes.teardown(daemon.storage.domains, sdUUID, imgUUID, daemon.config.paths.run_dir)
     return {}
 
@@ -61,8 +71,8 @@ def delete_image(
     """Delete an image with all its volumes; `postZero`: overwrite them first. `force`: also one whose metadata are damaged.
     Returns the task, as `uuid`.
     """
-    with failing(DomainActionFailed, f"deleting image {imgUUID}", sdUUID):
-        return {"uuid": images(daemon).delete(spUUID, sdUUID, imgUUID, post_zero=postZero, force=force)}
+    with failing(ImageDeletionFailed, f"deleting image {imgUUID}", sdUUID):
+        return {"uuid": images(daemon).delete(spm_of(daemon, spUUID), sdUUID, imgUUID, post_zero=postZero, force=force)}
 
 
 @verb("copyImage", gated=False, message="OK", timeout=TIMEOUT, cli="image copy")
@@ -70,7 +80,7 @@ def copy_image(
     daemon: Daemon,
     sdUUID: Uuid,
     spUUID: Uuid,
-    vmUUID: Uuid,
+    vmUUID: Ignored,
     srcImgUUID: Uuid,
     srcVolUUID: Uuid,
     dstImgUUID: Uuid,
@@ -89,9 +99,9 @@ def copy_image(
     replace an image that is there. Returns the task, as `uuid`.
     """
     source, target = (sdUUID, srcImgUUID, srcVolUUID), (dstSdUUID, dstImgUUID, dstVolUUID)
-    with failing(DomainActionFailed, f"copying volume {srcVolUUID}", sdUUID):
+    with failing(CopyFailed, f"copying volume {srcVolUUID}", sdUUID):
         task = images(daemon).copy(
-            spUUID,
+            spm_of(daemon, spUUID),
             source,
             target,
             description=description,
@@ -110,15 +120,16 @@ def move_image(
     srcDomUUID: Uuid,
     dstDomUUID: Uuid,
     imgUUID: Uuid,
-    vmUUID: Uuid,
+    vmUUID: Ignored,
     op: Number,
     postZero: BoolLike = False,
     force: BoolLike = False,
 ) -> Reply:
     """Copy an image to another domain with all its volumes (`op` 1), or move it (2). `force`: replace one that is
     there. Returns the task, as `uuid`."""
-    with failing(DomainActionFailed, f"moving image {imgUUID}", srcDomUUID):
-        task = images(daemon).move(spUUID, srcDomUUID, dstDomUUID, imgUUID, op, post_zero=postZero, force=force)
+    pool = spm_of(daemon, spUUID)
+    with failing(MoveFailed, f"moving image {imgUUID}", srcDomUUID):
+        task = images(daemon).move(pool, srcDomUUID, dstDomUUID, imgUUID, op, post_zero=postZero, force=force)
     return {"uuid": task}
 
 
@@ -129,30 +140,38 @@ def move_multiple_images(
     srcDomUUID: Uuid,
     dstDomUUID: Uuid,
     imgDict: Struct,
-    vmUUID: Uuid,
+    vmUUID: Ignored,
     force: BoolLike = False,
 ) -> Reply:
     """Move images to another domain; none is deleted before all are copied. `imgDict` says of each, by id, whether it is to be
     overwritten with zeroes. Returns the task, as `uuid`."""
-    chosen = {image: str(zero).lower() == "true" for image, zero in imgDict.items()}
-    with failing(DomainActionFailed, "moving images", srcDomUUID):
-        return {"uuid": images(daemon).move_many(spUUID, srcDomUUID, dstDomUUID, chosen, force=force)}
+    pool, chosen = spm_of(daemon, spUUID), {image: _zeroed(image, zero) for image, zero in imgDict.items()}
+    with failing(MovesFailed, "moving images", srcDomUUID):
+        return {"uuid": images(daemon).move_many(pool, srcDomUUID, dstDomUUID, chosen, force=force)}
+
+
+def _zeroed(image: str, given: object) -> bool:
+    if isinstance(given, str):
+        return given.lower() == "true"
+    if not isinstance(given, bool):
+        raise InvalidParameter(what="imgDict", reason=f"whether {image[:100]!r} is to be zeroed is no boolean")
+    return given
 
 
 @verb("cloneImageStructure", gated=False, message="OK", timeout=TIMEOUT)
 def clone_image_structure(daemon: Daemon, spUUID: Uuid, sdUUID: Uuid, imgUUID: Uuid, dstSdUUID: Uuid) -> Reply:
     """Make an image of the same volumes on another domain, without their data: for a disk that is moved while its guest runs.
     Returns the task, as `uuid`."""
-    with failing(DomainActionFailed, f"cloning image {imgUUID}", sdUUID):
-        return {"uuid": images(daemon).clone_structure(spUUID, sdUUID, dstSdUUID, imgUUID)}
+    with failing(ImageActionFailed, f"cloning image {imgUUID}", sdUUID):
+        return {"uuid": images(daemon).clone_structure(spm_of(daemon, spUUID), sdUUID, dstSdUUID, imgUUID)}
 
 
 @verb("syncImageData", gated=False, message="OK", timeout=TIMEOUT)
 def sync_image_data(daemon: Daemon, spUUID: Uuid, sdUUID: Uuid, imgUUID: Uuid, dstSdUUID: Uuid, syncType: str) -> Reply:
     """Copy data into the volumes that cloneImageStructure made: ALL, INTERNAL (all but the last), or LEAF. Returns the task,
     as `uuid`."""
-    with failing(DomainActionFailed, f"copying image {imgUUID}", sdUUID):
-        return {"uuid": images(daemon).sync_data(spUUID, sdUUID, dstSdUUID, imgUUID, syncType)}
+    with failing(ImageActionFailed, f"copying image {imgUUID}", sdUUID):
+        return {"uuid": images(daemon).sync_data(spm_of(daemon, spUUID), sdUUID, dstSdUUID, imgUUID, syncType)}
 
 
 @verb("mergeSnapshots", gated=False, message="OK", timeout=TIMEOUT, cli="image merge")
@@ -160,7 +179,7 @@ def merge_snapshots(
     daemon: Daemon,
     sdUUID: Uuid,
     spUUID: Uuid,
-    vmUUID: Uuid,
+    vmUUID: Ignored,
     imgUUID: Uuid,
     ancestor: Uuid,
     successor: Uuid,
@@ -168,8 +187,9 @@ def merge_snapshots(
 ) -> Reply:
     """Merge volumes of an image: those from `ancestor` to `successor` into the latter. The others are deleted. Returns the
     task, as `uuid`."""
-    with failing(DomainActionFailed, f"merging volumes of image {imgUUID}", sdUUID):
-        task = images(daemon).merge(spUUID, sdUUID, imgUUID, ancestor, successor, post_zero=postZero)
+    with failing(MergeFailed, f"merging volumes of image {imgUUID}", sdUUID):
+        pool = spm_of(daemon, spUUID)
+        task = images(daemon).merge(pool, sdUUID, imgUUID, ancestor, successor, post_zero=postZero)
     return {"uuid": task}
 
 
@@ -179,8 +199,8 @@ def reconcile_volume_chain(daemon: Daemon, spUUID: Uuid, sdUUID: Uuid, imgUUID: 
     first."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    need_spm(daemon, spUUID)
-    with failing(DomainActionFailed, f"reading the chain of image {imgUUID}", sdUUID):
+    spm_of(daemon, spUUID)
+    with failing(ImageActionFailed, f"reading the chain of image {imgUUID}", sdUUID):
         return {"volumes": volumes.reconcile(daemon.storage.domains, sdUUID, imgUUID, leafUUID)}
 
 
@@ -197,8 +217,9 @@ def sparsify_image(
 ) -> Reply:
     """Copy a volume, with what its parents say, into one that is there, leaving out what is all zeroes. What a guest's file
     systems have freed and not overwritten is not seen. Returns the task, as `uuid`."""
-    with failing(DomainActionFailed, f"sparsifying image {imgUUID}", sdUUID):
-        task = images(daemon).sparsify(spUUID, sdUUID, imgUUID, tmpVolUUID, dstSdUUID, dstImgUUID, dstVolUUID)
+    with failing(ImageActionFailed, f"sparsifying image {imgUUID}", sdUUID):
+        pool = spm_of(daemon, spUUID)
+        task = images(daemon).sparsify(pool, sdUUID, imgUUID, tmpVolUUID, dstSdUUID, dstImgUUID, dstVolUUID)
     return {"uuid": task}
 
 
@@ -208,8 +229,8 @@ def upload_image(
 ) -> Reply:
     """Send a volume (left out: the last) to a URL, by PUT. `methodArgs`: `method` "http", `url`, `headers`. Returns the task,
     as `uuid`."""
-    with failing(DomainActionFailed, f"sending image {imgUUID}", sdUUID):
-        return {"uuid": images(daemon).upload(spUUID, sdUUID, imgUUID, volUUID, methodArgs)}
+    with failing(ImageActionFailed, f"sending image {imgUUID}", sdUUID):
+        return {"uuid": images(daemon).upload(spm_of(daemon, spUUID), sdUUID, imgUUID, volUUID, methodArgs)}
 
 
 @verb("downloadImage", gated=False, message="OK", timeout=TIMEOUT)
@@ -218,5 +239,5 @@ def download_image(
 ) -> Reply:
     """Fetch into a volume (left out: the last) what a URL gives. `methodArgs`: `method` "http", `url`, `headers`. Returns the
     task, as `uuid`."""
-    with failing(DomainActionFailed, f"fetching image {imgUUID}", sdUUID):
-        return {"uuid": images(daemon).download(spUUID, sdUUID, imgUUID, volUUID, methodArgs)}
+    with failing(ImageActionFailed, f"fetching image {imgUUID}", sdUUID):
+        return {"uuid": images(daemon).download(spm_of(daemon, spUUID), sdUUID, imgUUID, volUUID, methodArgs)}

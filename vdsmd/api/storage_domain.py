@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from drivers.storage.contract import BLANK, Class, Type, is_uuid
 from drivers.storage.edge import failing
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Longer than what the storage gets to answer, so that it is said that it does not.
 TIMEOUT = 150.0
 REMOVAL_TIMEOUT = 2000.0
+
+Kind = TypeVar("Kind", Class, Type)
 
 
 @verb("createStorageDomain", gated=False, key="sdUUID", message="OK", timeout=TIMEOUT, cli="domain create")
@@ -82,14 +84,16 @@ def get_storage_domain_stats(daemon: Daemon, sdUUID: Uuid) -> Reply:
 def get_storage_domains_list(
     daemon: Daemon,
     spUUID: str = "",
-    domainClass: Number | None = None,
-    storageType: Number | None = None,
+    domainClass: int | str = 0,
+    storageType: int | str = 0,
     remotePath: str = "",
 ) -> Reply:
-    """Return the ids of the storage domains that can be reached, as `domlist`: all, or those that match what is given."""
+    """Return the ids of the storage domains that can be reached, as `domlist`: all, or those that match what is given.
+
+    What is empty, or 0, matches all; `domainClass` and `storageType` are numbers."""
     if spUUID and not is_uuid(spUUID):
         raise InvalidParameter(what="spUUID", reason=f"{spUUID[:60]!a} is no UUID")
-    cls, type_ = _class(domainClass), _type(storageType)
+    cls, type_ = _filter(Class, domainClass, "domainClass"), _filter(Type, storageType, "storageType")
     pool = "" if spUUID == BLANK else spUUID.lower()
     with failing(DomainActionFailed, "listing domains"):
         found = daemon.storage.domains.all(pool=pool, cls=cls, type_=type_, remote=remotePath)
@@ -98,9 +102,9 @@ def get_storage_domains_list(
 
 @verb("setStorageDomainDescription", gated=False, key="sdUUID", message="OK", timeout=TIMEOUT, cli="domain describe")
 def set_storage_domain_description(daemon: Daemon, sdUUID: Uuid, description: str) -> Reply:
-    """Set the name of a storage domain: up to 50 characters."""
+    """Set the name of a storage domain of a storage pool: up to 50 characters. Only the SPM can."""
     with failing(DomainActionFailed, f"describing domain {sdUUID}", sdUUID):
-        daemon.storage.domains.describe(sdUUID, description)
+        daemon.storage.parts.members.describe_domain(sdUUID, description)
     return {}
 
 
@@ -165,15 +169,15 @@ def _id(uuid: str) -> str:
     return uuid.lower()
 
 
-def _class(number: int | None) -> Class | None:
+def _filter(kind: type[Kind], given: int | str, what: str) -> Kind | None:
+    """Return what a filter asks for; None for one that is left empty, as callers write it who have none."""
+    if given in ("", 0, "0"):
+        return None
     try:
-        return None if number is None else Class(number)
+        return kind(int(given))
     except ValueError:
-        raise InvalidParameter(what="domainClass", reason=f"{number} is no class of domains") from None
+        raise InvalidParameter(what=what, reason=f"{str(given)[:60]!a} is none of {_numbers(kind)}") from None
 
 
-def _type(number: int | None) -> Type | None:
-    try:
-        return None if number is None else Type(number)
-    except ValueError:
-        raise InvalidParameter(what="storageType", reason=f"{number} is no type of storage") from None
+def _numbers(kind: type[Kind]) -> str:
+    return ", ".join(str(one.value) for one in kind)

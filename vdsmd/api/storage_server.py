@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from drivers.storage.connections import Outcome
     from vdsmd.daemon import Daemon
 
-# An NFS server that is away takes mount(8) two minutes.
-CONNECT_TIMEOUT = 240.0
+# What a server that is away may take (`[irs] mount_timeout`), also when somebody else is just trying it, too.
+CONNECT_TIMEOUT = 450.0
 
 
 @verb("connectStorageServer", gated=False, message="OK", timeout=CONNECT_TIMEOUT, cli="storage connect")

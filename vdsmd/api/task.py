@@ -62,7 +62,7 @@ def stop_task(daemon: Daemon, taskId: Uuid) -> Reply:
 @verb("revertTask", gated=False, quick=True, message="OK", cli="task revert")
 def revert_task(daemon: Daemon, taskId: Uuid) -> Reply:
     """Have what a task has done so far undone, as stopTask does. What has ended cannot be reverted."""
-    daemon.tasks.stop(taskId)
+    daemon.tasks.stop(taskId, "reverted")
     return {}
 
 
@@ -95,7 +95,9 @@ def _info(task: Task) -> dict[str, Any]:
 
 def _details(task: Task) -> dict[str, Any]:
     status = _status(task)
-    told = {"state": status["taskState"], "result": status["taskResult"], "tag": task.tag}
+    # Releases differ in what they call the result.
+    results = {"result": status["taskResult"], "taskResult": status["taskResult"]}
+    told = {"state": status["taskState"], **results, "tag": task.tag}
     return _info(task) | told | {"code": status["code"], "message": status["message"]}
 
 

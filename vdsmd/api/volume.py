@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from drivers.storage.contract import BLANK
+from drivers.storage.contract import BLANK, is_uuid
 from drivers.storage.edge import failing
-from drivers.storage.errors import DomainActionFailed, InvalidParameter
+from drivers.storage.errors import InvalidParameter
+from drivers.storage.image_errors import (
+    ImageActionFailed,
+    VolumeAccessFailed,
+    VolumeCreationFailed,
+    VolumeDeletionFailed,
+    VolumeExtensionFailed,
+    VolumeReadFailed,
+    VolumeWriteFailed,
+)
 from drivers.storage.tasks.errors import NotSpm
 from vdsmd.api.table import Reply, verb
 from vdsmd.api.wire import BoolLike, Ignored, Number, Size, Truthy, Uuid
@@ -17,6 +26,8 @@ if TYPE_CHECKING:
 
 # Longer than what the storage gets to answer, so that it is said that it does not.
 TIMEOUT = 150.0
+WAIT = 3600.0
+"""Seconds for what has no task that clients could ask after."""
 SECTOR = 512
 
 
@@ -27,10 +38,12 @@ def images(daemon: Daemon) -> Images:
     return Images(daemon.tasks)
 
 
-def need_spm(daemon: Daemon, pool: str) -> None:
-    """Raise NotSpm unless this host is the SPM of the pool."""
-    if not daemon.tasks.is_spm(pool):
-        raise NotSpm(pool=pool)
+def spm_of(daemon: Daemon, pool: str) -> str:
+    """Return the pool's id as it is known here. Raises InvalidParameter, NoSuchPool, NotSpm."""
+    uuid = daemon.storage.pools.get(pool).uuid
+    if not daemon.tasks.is_spm(uuid):
+        raise NotSpm(pool=uuid)
+    return uuid
 
 
 @verb("createVolume", gated=False, message="OK", timeout=TIMEOUT, cli="volume create")
@@ -53,9 +66,12 @@ def create_volume(
     5 raw; `preallocate`: 1 preallocated, 2 sparse. `srcVolUUID`: its parent; with another image in `srcImgUUID`, that
     parent is a template. Returns the task, as `uuid`.
     """
-    with failing(DomainActionFailed, f"creating volume {volUUID}", sdUUID):
+    pool = spm_of(daemon, spUUID)
+    if initialSize not in (None, 0, "", "0"):
+        raise InvalidParameter(what="initialSize", reason="it is for volumes on block storage alone")
+    with failing(VolumeCreationFailed, f"creating volume {volUUID}", sdUUID):
         task = images(daemon).create_volume(
-            spUUID,
+            pool,
             sdUUID,
             imgUUID,
             volUUID,
@@ -90,8 +106,9 @@ def delete_volume(
     force: BoolLike = False,
 ) -> Reply:
     """Delete volumes of an image: the last of its chain, or with `force` any. Returns the task, as `uuid`."""
-    with failing(DomainActionFailed, f"deleting volumes of image {imgUUID}", sdUUID):
-        task = images(daemon).delete_volumes(spUUID, sdUUID, imgUUID, volumes, post_zero=postZero, force=force)
+    pool = spm_of(daemon, spUUID)
+    with failing(VolumeDeletionFailed, f"deleting volumes of image {imgUUID}", sdUUID):
+        task = images(daemon).delete_volumes(pool, sdUUID, imgUUID, volumes, post_zero=postZero, force=force)
     return {"uuid": task}
 
 
@@ -100,8 +117,9 @@ def extend_volume_size(
     daemon: Daemon, spUUID: Uuid, sdUUID: Uuid, imgUUID: Uuid, volUUID: Uuid, newSize: Size
 ) -> Reply:
     """Make a volume larger, for its guest to see: `newSize` bytes. Returns the task, as `uuid`."""
-    with failing(DomainActionFailed, f"extending volume {volUUID}", sdUUID):
-        return {"uuid": images(daemon).extend(spUUID, sdUUID, imgUUID, volUUID, newSize)}
+    pool = spm_of(daemon, spUUID)
+    with failing(VolumeExtensionFailed, f"extending volume {volUUID}", sdUUID):
+        return {"uuid": images(daemon).extend(pool, sdUUID, imgUUID, volUUID, newSize)}
 
 
 @verb("extendVolume", gated=False, message="OK", timeout=TIMEOUT)
@@ -117,8 +135,8 @@ def extend_volume(
     """Give a thin volume more room on block storage. Files take room as they need it: nothing is to be done for them."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    need_spm(daemon, spUUID)
-    with failing(DomainActionFailed, f"extending volume {volUUID}", sdUUID):
+    spm_of(daemon, spUUID)
+    with failing(VolumeExtensionFailed, f"extending volume {volUUID}", sdUUID):
         volumes.find_volume(daemon.storage.domains, sdUUID, imgUUID, volUUID)
     return {}
 
@@ -128,7 +146,7 @@ def get_volume_info(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, v
     """Return what a volume is, as `info`: sizes in bytes as strings, its parent, children, legality and status."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    with failing(DomainActionFailed, f"reading volume {volUUID}", sdUUID):
+    with failing(VolumeReadFailed, f"reading volume {volUUID}", sdUUID):
         return {"info": volumes.info(daemon.storage.domains, sdUUID, imgUUID, volUUID)}
 
 
@@ -137,7 +155,7 @@ def get_volume_path(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, v
     """Return where a volume's data are on this host, as `path`."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    with failing(DomainActionFailed, f"finding volume {volUUID}", sdUUID):
+    with failing(VolumeReadFailed, f"finding volume {volUUID}", sdUUID):
         there, _volume = volumes.find_volume(daemon.storage.domains, sdUUID, imgUUID, volUUID)
     return {"path": there.path(volUUID)}
 
@@ -148,7 +166,7 @@ def get_volume_size(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, v
     bytes."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    with failing(DomainActionFailed, f"measuring volume {volUUID}", sdUUID):
+    with failing(VolumeReadFailed, f"measuring volume {volUUID}", sdUUID):
         return volumes.size(daemon.storage.domains, sdUUID, imgUUID, volUUID)
 
 
@@ -157,7 +175,7 @@ def volume_set_size(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, v
     """Note the size of a volume, after its guest's disk was resized: `newSize` bytes. Less than 1: as long as its data are."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    with failing(DomainActionFailed, f"changing volume {volUUID}", sdUUID):
+    with failing(VolumeWriteFailed, f"changing volume {volUUID}", sdUUID):
         volumes.set_size(daemon.storage.domains, sdUUID, imgUUID, volUUID, newSize)
     return {}
 
@@ -167,7 +185,7 @@ def refresh_volume(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, vo
     """See a volume as it is now. Files are never seen otherwise: that it is there is all that is checked."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    with failing(DomainActionFailed, f"refreshing volume {volUUID}", sdUUID):
+    with failing(VolumeReadFailed, f"refreshing volume {volUUID}", sdUUID):
         volumes.find_volume(daemon.storage.domains, sdUUID, imgUUID, volUUID)
     return {}
 
@@ -179,8 +197,8 @@ def set_volume_description(
     """Change the description of a volume: one line."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    need_spm(daemon, spUUID)
-    with failing(DomainActionFailed, f"changing volume {volUUID}", sdUUID):
+    spm_of(daemon, spUUID)
+    with failing(VolumeWriteFailed, f"changing volume {volUUID}", sdUUID):
         volumes.set_description(daemon.storage.domains, sdUUID, imgUUID, volUUID, description)
     return {}
 
@@ -192,8 +210,8 @@ def set_volume_legality(
     """Say whether a volume may be used: LEGAL, ILLEGAL or FAKE."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    need_spm(daemon, spUUID)
-    with failing(DomainActionFailed, f"changing volume {volUUID}", sdUUID):
+    spm_of(daemon, spUUID)
+    with failing(VolumeWriteFailed, f"changing volume {volUUID}", sdUUID):
         volumes.set_legality(daemon.storage.domains, sdUUID, imgUUID, volUUID, legality)
     return {}
 
@@ -205,18 +223,51 @@ def prepare_volume(
     """Have a volume ready to be used by a guest. Newer: prepareImage."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    with failing(DomainActionFailed, f"preparing volume {volUUID}", sdUUID):
+    if not is_uuid(volUUID):  # the empty one would mean the last of the chain
+        raise InvalidParameter(what="volUUID", reason=f"{volUUID[:100]!r} is not a UUID")
+    with failing(VolumeAccessFailed, f"preparing volume {volUUID}", sdUUID):
         volumes.prepare(daemon.storage.domains, sdUUID, imgUUID, volUUID, daemon.config.paths.run_dir)
     return {}
 
 
 @verb("teardownVolume", gated=False, key="imgUUID", message="OK", timeout=TIMEOUT)
 def teardown_volume(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, volUUID: Uuid) -> Reply:
-    """A guest does not need the volume any more. Newer: teardownImage."""
+    """A guest does not need the volume any more, which must have been prepared. Newer: teardownImage."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    with failing(DomainActionFailed, f"tearing down volume {volUUID}", sdUUID):
-        volumes.teardown(daemon.storage.domains, sdUUID, imgUUID, daemon.config.paths.run_dir)
+    run_dir = daemon.config.paths.run_dir
+    with failing(VolumeAccessFailed, f"tearing down volume {volUUID}", sdUUID):
+        volumes.check_prepared(daemon.storage.domains, sdUUID, imgUUID, volUUID, run_dir)
+        volumes.teardown(daemon.storage.domains, sdUUID, imgUUID, run_dir)
+    return {}
+
+
+@verb("uploadVolume", gated=False, key="spUUID", message="OK", timeout=WAIT)
+def upload_volume(
+    daemon: Daemon,
+    sdUUID: Uuid,
+    spUUID: Uuid,
+    imgUUID: Uuid,
+    volUUID: Uuid,
+    srcPath: str,
+    size: Number,
+    method: str = "rsync",
+) -> Reply:
+    """Put into a volume what a file of this host has, one that everybody here may read (`method` rsync), or what a URL gives
+    (wget). Answers when that is done; uploads to one pool wait for each other. `size` is of no use for files. Newer: PUT."""
+    from drivers.storage import waiting  # imported by now (vdsmd.deferred)
+
+    pool = spm_of(daemon, spUUID)
+    if size < 0:
+        raise InvalidParameter(what="size", reason=f"{size} is impossible")
+    with failing(ImageActionFailed, f"uploading into volume {volUUID}", sdUUID):
+        waiting.wait_for(
+            daemon.tasks,
+            WAIT,
+            lambda attendance: images(daemon).upload_volume(
+                pool, sdUUID, imgUUID, volUUID, srcPath, method, attendance
+            ),
+        )
     return {}
 
 
@@ -225,5 +276,5 @@ def get_volumes_list(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid =
     """Return the volumes of a storage domain, or of one image, as `uuidlist`."""
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
-    with failing(DomainActionFailed, "listing volumes", sdUUID):
+    with failing(VolumeReadFailed, "listing volumes", sdUUID):
         return {"uuidlist": volumes.names(daemon.storage.domains, sdUUID, imgUUID)}

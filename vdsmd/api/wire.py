@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import msgspec
 
 from drivers.errors import Invalid
+from drivers.storage.errors import InvalidParameter
 from vdsmd.api.table import Verb
 
 _WORDS = {bool: "a boolean", int: "an int", float: "a double", bytes: "base64", list: "an array", dict: "a struct"}
@@ -141,8 +142,17 @@ def convert(verb: Verb, args: list[Any]) -> dict[str, Any]:
         try:
             named[parameter.name] = parameter.read(value)
         except ValueError as error:
-            raise Invalid(what=parameter.name, reason=str(error)) from None
+            raise _refused(verb, parameter, str(error)) from None
     return named
+
+
+def _refused(verb: Verb, parameter: Parameter, reason: str) -> Invalid:
+    """Return the error of an argument that cannot be meant. Storage verbs have a code of their own for it."""
+    from vdsmd.api import contract  # imported by now (vdsmd.deferred); not needed for the first answer
+
+    facts = contract.verbs().get(verb.name)
+    kind = InvalidParameter if facts is not None and facts.storage else Invalid
+    return kind(what=parameter.name, reason=reason)
 
 
 def _without_ignored(name: str, known: int, args: list[Any]) -> list[Any]:

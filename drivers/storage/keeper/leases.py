@@ -34,33 +34,38 @@ class Leases:
         return sorted(self._flocks)
 
     def acquire(self, domain: str, path: str, offset: int, *, sanlock: bool) -> None:
-        """Get the lease. That it is held already is no error. Raises OSError; EWOULDBLOCK when somebody else has it."""
+        """Get the lease. That it is held already is no error; one that is held on this host alone is got from sanlock, too, if
+        that is wanted now. Raises OSError; EWOULDBLOCK when somebody else has it."""
         with self._lock:
-            if domain in self._flocks:
-                return
-            flock = _flocked(path)
+            flock = self._flocks.get(domain, -1)
+            held = flock >= 0
+            if not held:
+                flock = _flocked(path)
             try:
-                if sanlock:
+                if sanlock and domain not in self._disks:
                     self._register()
                     sanlocked.acquire(self._registered, domain, RESOURCE, [(path, offset)])
                     self._disks[domain] = [(path, offset)]
             except OSError:
-                os.close(flock)
+                if not held:
+                    os.close(flock)
                 raise
             self._flocks[domain] = flock
 
     def release(self, domain: str) -> None:
-        """Give the lease back. That it is not held is no error. Raises OSError; then it is held until `drop`."""
+        """Give the lease back. That it is not held is no error. Raises OSError; it is held no more all the same, but other
+        hosts may not see that: sanlock forgets it first, and then tells the storage."""
         with self._lock:
-            disks = self._disks.get(domain)
-            if disks is not None:
-                sanlocked.release(self._registered, domain, RESOURCE, disks)
-                del self._disks[domain]
-            flock = self._flocks.pop(domain, -1)
-            if flock >= 0:
-                os.close(flock)
-            if not self._disks:
-                self._unregister()
+            disks = self._disks.pop(domain, None)
+            try:
+                if disks is not None:
+                    sanlocked.release(self._registered, domain, RESOURCE, disks)
+            finally:
+                flock = self._flocks.pop(domain, -1)
+                if flock >= 0:
+                    os.close(flock)
+                if not self._disks:
+                    self._unregister()
 
     def drop(self) -> None:
         """Hold nothing any more, without asking anybody: sanlock gives back what it can when its socket closes."""

@@ -76,7 +76,8 @@ class Server:
         self._leases.acquire(**arguments)
 
     def _initialise(self, **arguments: Any) -> None:
-        sanlocked.initialise(resource=RESOURCE, **arguments)
+        """`resource`: what the lease is called, a domain's own unless said otherwise."""
+        sanlocked.initialise(**{"resource": RESOURCE, **arguments})
 
     def _owner(self, lockspace: str, path: str, offset: int, sector: int, align: int) -> list[int]:
         return list(sanlocked.owner(lockspace, RESOURCE, path, offset, sector, align))

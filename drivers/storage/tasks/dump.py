@@ -31,7 +31,7 @@ _LONGEST = 1 << 24
 
 def lines(fields: Mapping[str, object]) -> bytes:
     """Return fields in the form of these files."""
-    shown = {key: str(value).replace("\n", " ").replace("=", _EQUALS) for key, value in fields.items()}
+    shown = {key: " ".join(str(value).splitlines()).replace("=", _EQUALS) for key, value in fields.items()}
     return "".join(f"{key} = {value}\n" for key, value in shown.items()).encode()
 
 

@@ -17,10 +17,11 @@ from drivers.errors import Failed, NotResponding
 from drivers.storage.tasks import registry
 from drivers.storage.tasks.book import Book
 from drivers.storage.tasks.contract import EARLY, UNDOING, Move, State
-from drivers.storage.tasks.errors import TaskAborted
+from drivers.storage.tasks.errors import ResourceTimeout, TaskAborted
+from drivers.storage.tasks.patience import Patience
 from drivers.storage.tasks.queue import ready
 from drivers.storage.tasks.record import Command, Task
-from drivers.storage.tasks.runner import MOST_TRIES, SPM, Runner, told
+from drivers.storage.tasks.runner import LASTING_TEXTS, MOST_TRIES, SPM, Runner, is_lasting, told
 from drivers.storage.tasks.work import Outcome, Works
 
 log = logging.getLogger("tasks")
@@ -30,10 +31,12 @@ AGAIN = 10.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many tasks there may be, and how many of them at work at once."""
+    """How many tasks there may be, how many of them at work at once, and how long one waits for what others have."""
 
     kept: int = 500
     at_once: int = 10
+    patience: float = 120.0
+    """Seconds."""
 
 
 class Attendance(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,8 @@ class Engine:
         self._resting: set[str] = set()
         """Tasks that wait for storage to come back."""
         self._attendants: dict[str, Callable[[Task], None]] = {}
+        self._patience = Patience()
+        self._looking_again = False
 
     def resume_children(self) -> None:
         for task in self._book.all():
@@ -79,12 +84,31 @@ class Engine:
         runner = self._runner
         allowed = [task for task in self._book.unfinished() if runner.may_work(task)]
         resting = self._resting | {task.task_id for task in allowed if not runner.may_go(task)}
-        free, blocked = ready(allowed, self.active, resting, self._limits().at_once)
-        for task in blocked:
+        limits = self._limits()
+        free, blocked, crowded = ready(allowed, self.active, resting, limits.at_once)
+        for task in blocked + crowded:
             if task.state is State.INIT:
                 self._book.move(task, Move.PREPARE, Move.WAIT)
         for task in free:
             self._go(task)
+        self._tire(blocked, limits.patience)
+
+    def _tire(self, blocked: list[Task], patience: float) -> None:
+        """Have those give up that have waited for others for too long."""
+        exhausted, soonest = self._patience.judge(blocked, patience)
+        for task in exhausted:
+            resources = ", ".join(lock.name for lock in task.locks)
+            error = ResourceTimeout(task=task.task_id, seconds=patience, resources=resources)
+            self._abort(task, error.wire, str(error))
+        if exhausted:
+            self._host.in_loop(self.schedule)  # to have them end
+        elif soonest is not None and not self._looking_again:
+            self._looking_again = True
+            self._host.later(soonest, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looking_again = False
+        self.schedule()
 
     def stop(self, task: Task) -> None:
         self._resting.discard(task.task_id)
@@ -176,13 +200,21 @@ class Engine:
             )  # killed, and not by us: once more, from scratch
         else:
             self._book.update(task, command=None)
-            full = "No space left" in outcome.text
-            error = "NoSpaceLeftOnDomain" if full else command.error or registry.ERRORS.get(task.verb, "")
-            self._turn_back(task, error, f"{command.action} failed: {outcome.text or f'exit status {code}'}")
+            self._child_failed(task, command, outcome)
         if task.reverting and task.state is State.RUNNING:
             self._abort(task, TaskAborted.wire, str(TaskAborted(task=task_id)))
         self._told_if_ended(task)
         self.schedule()
+
+    def _child_failed(self, task: Task, command: Command, outcome: Outcome) -> None:
+        lasts = any(text in outcome.text for text in LASTING_TEXTS)
+        if lasts and task.is_committed and task.step is not None and task.step.name in registry.PATIENT:
+            self._book.update(task, message=outcome.text)
+            self._rest(task, outcome.text)
+            return
+        full = lasts and LASTING_TEXTS[-1] not in outcome.text
+        error = "NoSpaceLeftOnDomain" if full else command.error or registry.ERRORS.get(task.verb, "")
+        self._turn_back(task, error, f"{command.action} failed: {outcome.text or f'exit status {outcome.code}'}")
 
     def _went_wrong(self, task: Task, error: Exception) -> None:
         if not isinstance(error, OSError) and not hasattr(error, "fields"):
@@ -193,7 +225,7 @@ class Engine:
         has_tries = task.tries < MOST_TRIES
         if hangs and not self._runner.may_go(task):
             return  # a re-exec is wanted, and nobody waits for storage meanwhile; the step is made again after it
-        if task.state is State.RECOVERING and (hangs or (may_pass and has_tries)):
+        if task.state is State.RECOVERING and (hangs or is_lasting(error) or (may_pass and has_tries)):
             self._book.move(task, Move.POSTPONE, tries=task.tries + 1)
             self._rest(task, text)
         elif task.state is State.RECOVERING:

@@ -35,6 +35,11 @@ class TaskAborted(Failed):
     wire = "TaskAborted"
 
 
+class ResourceTimeout(Failed):
+    message = "Task {task} has waited for {seconds:.0f} s for what other tasks have: {resources}"
+    wire = "ResourceTimeout"
+
+
 class TaskUnplannable(Failed):
     """A record names what this release does not know."""
 

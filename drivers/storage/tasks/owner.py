@@ -19,7 +19,7 @@ from drivers.base import Host
 from drivers.storage.tasks.book import Book
 from drivers.storage.tasks.contract import UNDOING, State
 from drivers.storage.tasks.engine import Attendance, Engine, Limits
-from drivers.storage.tasks.errors import Departing, NotSpm, TasksRunning, WrongTaskState
+from drivers.storage.tasks.errors import Departing, NotSpm, TaskNotCleared, TasksRunning, WrongTaskState
 from drivers.storage.tasks.record import Lock, Task, TasksRecord
 from drivers.storage.tasks.runner import SPM, Runner, Spool, inherited
 from state.records import Record
@@ -94,22 +94,25 @@ class Tasks:
     def is_spm(self, pool: str | None = None) -> bool:
         return bool(self._runner.spm) if pool is None else pool in self._runner.spm
 
-    def stop(self, task_id: str) -> None:
+    def stop(self, task_id: str, deed: str = "stopped") -> None:
         """Have the task undone, and end. Raises NoSuchTask; WrongTaskState for one that has ended or cannot turn back."""
         task = self._book.get(task_id)
         with self._book.lock:
             if task.is_final or (task.is_committed and task.state is State.RUNNING):
-                raise WrongTaskState(task=task_id, state=task.state, deed="stopped")
+                raise WrongTaskState(task=task_id, state=task.state, deed=deed)
             if task.state not in UNDOING:
                 self._book.update(task, reverting=True)
         self._host.in_loop(lambda: self._engine.stop(task))
 
     def clear(self, task_id: str) -> None:
-        """Forget a task that has ended. In a worker. Raises NoSuchTask, WrongTaskState, and what the storage raises."""
+        """Forget a task that has ended. In a worker. Raises NoSuchTask, WrongTaskState, TaskNotCleared, StorageHangs."""
         task = self._book.get(task_id)
         if not task.is_final:
             raise WrongTaskState(task=task_id, state=task.state, deed="cleared")
-        self._runner.remove(task)
+        try:
+            self._runner.remove(task)
+        except OSError as error:
+            raise TaskNotCleared(task=task_id, reason=error) from error
         self._book.remove(task)
         self._engine.works.forget(task_id)
 

@@ -14,12 +14,13 @@ from drivers.storage.tasks.record import Lock, Task
 
 def ready(
     tasks: Iterable[Task], active: Collection[str], resting: Collection[str], at_once: int
-) -> tuple[list[Task], list[Task]]:
-    """Return which of the unfinished tasks (oldest first) may go now, and which wait for an older one or for room."""
+) -> tuple[list[Task], list[Task], list[Task]]:
+    """Return which of the unfinished tasks (oldest first) may go now, which wait for an older one, and which for room."""
     taken: dict[str, bool] = {}
     room = at_once - len(active)
     free: list[Task] = []
     blocked: list[Task] = []
+    crowded: list[Task] = []
     for task in tasks:
         locks = _needed(task)
         fits = all(_fits(lock, taken) for lock in locks)
@@ -27,12 +28,14 @@ def ready(
             taken[lock.name] = taken.get(lock.name, True) and lock.shared
         if task.task_id in active or task.task_id in resting:
             continue
-        if fits and room > 0:
+        if not fits:
+            blocked.append(task)
+        elif room > 0:
             free.append(task)
             room -= 1
         else:
-            blocked.append(task)
-    return free, blocked
+            crowded.append(task)
+    return free, blocked, crowded
 
 
 def _needed(task: Task) -> list[Lock]:

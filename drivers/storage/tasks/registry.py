@@ -25,6 +25,8 @@ DEEDS: dict[str, Deed] = {}
 WORKS: dict[str, Work] = {}
 UNDOS: dict[str, Deed] = {}
 PLANS: dict[str, Plan] = {}
+PATIENT: set[str] = set()
+"""Works that are done in the end, whatever time that takes: past the point of no return, and harmless when repeated."""
 ERRORS: dict[str, str] = {}
 """The status code, by name, of a kind of task that fails for no reason with a code of its own."""
 
@@ -50,7 +52,9 @@ def deed(name: str) -> Callable[[F], F]:
     return _named(DEEDS, name)
 
 
-def work(name: str) -> Callable[[F], F]:
+def work(name: str, *, patient: bool = False) -> Callable[[F], F]:
+    if patient:
+        PATIENT.add(name)
     return _named(WORKS, name)
 
 

@@ -21,6 +21,10 @@ from drivers.storage.tasks.record import Command, Task
 
 MOST_TRIES = 5
 """How often something is tried that may pass (a full disk, a child that vanished), before that is taken for its answer."""
+LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What stays until somebody does something about it, and then is gone: it is waited for where there is no other way."""
+LASTING_TEXTS = ("No space left", "Disk quota exceeded", "Read-only file system")
+"""How programs tell of it."""
 SPM = "spm"
 """The tag of tasks that only the SPM may do."""
 HSM = "hsm"
@@ -93,7 +97,7 @@ class Runner:
                 raise
             except Exception as error:
                 # Whatever it is, unless it may pass, the other steps must be undone; it is told at the end.
-                if isinstance(error, OSError) and task.tries < MOST_TRIES:
+                if is_lasting(error) or (isinstance(error, OSError) and task.tries < MOST_TRIES):
                     raise
                 failure = failure or error
             self._book.update(task, undone=task.undone + 1)
@@ -140,6 +144,11 @@ class Runner:
         if name not in table:
             raise TaskUnplannable(task=task.task_id, name=name)
         return table[name]
+
+
+def is_lasting(error: Exception) -> bool:
+    """Whether the storage is full, or cannot be written."""
+    return isinstance(error, OSError) and error.errno in LASTING
 
 
 def told(task: Task, error: Exception) -> tuple[str, str]:

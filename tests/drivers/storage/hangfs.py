@@ -1,11 +1,13 @@
 """The file system of `hanging`, a program: BACKING MOUNTPOINT SWITCH are its arguments.
 
-It shows BACKING at MOUNTPOINT; while the file SWITCH exists, whatever asks for anything waits, in the kernel. It needs libfuse,
-and runs until it is killed.
+It shows BACKING at MOUNTPOINT; while the file SWITCH exists, whatever asks for anything waits, in the kernel, or if there is
+something in that file, meets an I/O error. It needs libfuse, and runs until it is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import os
 import sys
@@ -41,6 +43,9 @@ class Passing(mfusepy.Operations):  # type: ignore[misc]
 
     def wait(self) -> None:
         while os.path.exists(self._switch):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.getsize(self._switch):
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
             self._pause.wait(0.02)
 
     @through

@@ -1,4 +1,4 @@
-"""A file system that hangs on demand: what an NFS server that has gone away looks like."""
+"""A file system that hangs, or fails, on demand: what an NFS server that has gone away looks like."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.until import until
 
 
 class Hanging:
-    """`path` is where it shows; `hang` and `heal` flip the switch."""
+    """`path` is where it shows; `hang` and `fail` flip the switch, and `heal` flips it back."""
 
     def __init__(self, base: Path) -> None:
         self.backing, self.path, self.switch = base / "backing", base / "shown", base / "switch"
@@ -39,6 +39,10 @@ class Hanging:
 
     def hang(self) -> None:
         self.switch.touch()
+
+    def fail(self) -> None:
+        """Have every request meet an I/O error."""
+        self.switch.write_text("EIO", encoding="ascii")
 
     def heal(self) -> None:
         self.switch.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from drivers.storage.contract import Class, Domain, Type
 from drivers.storage.errors import NoSuchDomain
 from drivers.storage.files import Files
 from drivers.storage.images import Images
+from drivers.storage.notes import Notes
 from drivers.storage.outside.deeds import DEEDS
 from drivers.storage.tasks.dump import Spool
 from drivers.storage.tasks.engine import Limits
@@ -50,7 +51,10 @@ class Here:
 class Local:
     """Domains in directories; the context of all steps."""
 
+    qcow2_compat = "0.10"
+
     def __init__(self, base: Path, version: int = 3) -> None:
+        self.notes = Notes(str(base / "lib"))
         self.remotes: dict[str, Here] = {}
         self.domains: dict[str, Domain] = {}
         for sd in (SD, OTHER):
@@ -66,6 +70,9 @@ class Local:
         if sd_uuid not in self.domains:
             raise NoSuchDomain(domain=sd_uuid)
         return self.domains[sd_uuid]
+
+    def make_lease(self, domain: Domain, path: str, name: str) -> None:
+        """There is no sanlock here."""
 
     def files(self, domain: Domain) -> Files:
         return Files(self.remotes[domain.uuid])

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from drivers.storage.alignment import alignment, partitions
+from drivers.errors import Failed
+from drivers.storage.alignment import alignment, of_device, partitions
+from drivers.storage.errors import InvalidParameter
 from tests.drivers.storage import images_stand
 from tests.drivers.storage.images_stand import COW, RAW, create, new_id
 from tests.drivers.storage.tasks_stand import SD, Farm
@@ -60,3 +62,12 @@ def test_a_volume_tells_by_what_a_guest_would_read(farm: Farm, form: int) -> Non
     assert alignment(farm.local, SD, image, volume) == {}
     images_stand.fill(farm, image, volume, 0, mbr((0x83, 2048, 100), (0x83, 63, 100)))
     assert alignment(farm.local, SD, image, volume) == {"/dev/sda1": True, "/dev/sda2": False}
+
+
+def test_a_device_tells_likewise(tmp_path: Path) -> None:
+    (tmp_path / "36001405a").write_bytes(mbr((0x83, 2048, 100), (0x83, 63, 100)).ljust(1 << 20, b"\0"))
+    assert of_device("36001405a", str(tmp_path)) == {"/dev/sda1": True, "/dev/sda2": False}
+    with pytest.raises(InvalidParameter, match="GUID"):
+        of_device("../sda", str(tmp_path))
+    with pytest.raises(Failed, match="reading device no-such-one"):
+        of_device("no-such-one", str(tmp_path))

@@ -103,6 +103,25 @@ def test_mounting_is_for_root(place: Place) -> None:
     assert "never" not in str(place.driver.snapshot())
 
 
+def test_a_mount_that_takes_long_is_told_to_who_wants_a_reexec(place: Place) -> None:
+    place.change(mount_timeout=90)
+    told: list[str | None] = []
+    call = place.root.call
+
+    def slowly(action: str, *, timeout: float | None = None, **arguments: Any) -> Any:
+        told.append(place.driver.unsafe())
+        assert timeout is not None and timeout > 60
+        return call(action, timeout=timeout, **arguments)
+
+    place.root.call = slowly  # type: ignore[method-assign]
+    (place.base / "repo" / "mnt" / "server:_export").mkdir(parents=True)
+    assert place.driver.connections.connect(Type.NFS, [NFS]) == [None]
+    assert place.root.calls[0][1]["patience"] == 90
+    assert place.driver.connections.disconnect(Type.NFS, [NFS]) == [None]
+    assert all(one is not None and "server:/export" in one and "s more at most" in one for one in told)
+    assert len(told) == 2 and place.driver.unsafe() is None
+
+
 @pytest.mark.parametrize(
     ("error", "meaning"),
     [(NotAllowed("no"), MountUnknown), (Failed("away"), MountFailed), (TimedOut("still away"), MountFailed)],

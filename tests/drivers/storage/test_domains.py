@@ -19,6 +19,7 @@ from drivers.storage import metadata
 from drivers.storage.contract import Class, Type
 from drivers.storage.errors import (
     CannotFormatAttached,
+    DescriptionTooLong,
     DomainExists,
     DomainFull,
     FileStatsFailed,
@@ -181,11 +182,10 @@ def attached(place: Place, uuid: str, pool: str = POOL) -> None:
 def test_descriptions(place: Place) -> None:
     top = place.create(ONE, name="  n\u00e4me\nwith &#65; ")
     assert place.driver.domains.info(ONE)["name"] == "n\u00e4me\nwith &#65;"
-    place.driver.domains.describe(ONE, "new")
-    assert b"\nDESCRIPTION=new\n" in (top / "dom_md" / "metadata").read_bytes()
-    with pytest.raises(DriverError):
-        place.driver.domains.describe(ONE, "x" * 51)
-    assert place.driver.domains.info(ONE)["name"] == "new"
+    assert b"\nDESCRIPTION=n&#228;me&#10;with &#38;#65;\n" in (top / "dom_md" / "metadata").read_bytes()
+    for text, error in (("x" * 51, DescriptionTooLong), ("new", NoSuchPool)):
+        with pytest.raises(error):
+            place.driver.parts.members.describe_domain(ONE, text)
 
 
 def test_stats(place: Place) -> None:
@@ -264,7 +264,7 @@ def test_damage_is_told_and_repaired_domains_are_well(
     before = tree(top) if top.exists() else {}
     if error is not NoSuchDomain and damage is not lose_parts:
         with pytest.raises(DriverError):
-            place.driver.domains.describe(ONE, "over it")
+            place.driver.domains.change(ONE, lambda fields: {**fields, "DESCRIPTION": "over it"})
     assert (tree(top) if top.exists() else {}) == before, "what is damaged must be left as it is"
     shutil.rmtree(top, ignore_errors=True)
     shutil.copytree(tmp_path / "copy", top, symlinks=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,6 +71,35 @@ def test_a_foreign_domain_is_read() -> None:
     }
 
 
+NEWER = (
+    FOREIGN.replace("CLASS=", "ALIGNMENT=8388608\nBLOCK_SIZE=4096\nCLASS=").replace("VERSION=3", "VERSION=5")
+).replace("TYPE=NFS", "TYPE=GLUSTERFS")
+OLDER = FOREIGN.replace("LOCKPOLICY=", "LOCKPOLICY=ON").replace("TYPE=NFS", "TYPE=LOCALFS")
+
+
+@pytest.mark.parametrize("seal", [sealed, str.encode])
+@pytest.mark.parametrize(
+    ("text", "type_", "version", "block_size", "alignment"),
+    [
+        (OLDER.replace("VERSION=3", "VERSION=0"), Type.LOCALFS, 0, 512, 1 << 20),
+        (OLDER.replace("VERSION=3", "VERSION=2"), Type.LOCALFS, 2, 512, 1 << 20),
+        (FOREIGN.replace("TYPE=NFS", "TYPE=SHAREDFS"), Type.POSIXFS, 3, 512, 1 << 20),
+        (FOREIGN.replace("VERSION=3", "VERSION=4"), Type.NFS, 4, 512, 1 << 20),
+        (NEWER, Type.GLUSTERFS, 5, 4096, 8 << 20),
+    ],
+)
+def test_domains_of_all_versions_are_read(
+    seal: Callable[[str], bytes], text: str, type_: Type, version: int, block_size: int, alignment: int
+) -> None:
+    text = text.replace("MASTER_VERSION", "LOCKX_OF_OTHERS=a=b,c:d\nMASTER_VERSION")
+    fields = metadata.decode(seal(text), UUID)
+    found = metadata.domain(fields, UUID, "")
+    assert (found.type, found.version, found.block_size, found.alignment) == (type_, version, block_size, alignment)
+    told = metadata.info(fields, found)
+    assert (told["version"], told["type"], told["pool"]) == (str(version), type_.name, [POOL])
+    assert metadata.encode(fields) == sealed(text)
+
+
 def test_what_is_written_is_byte_for_byte_the_format() -> None:
     assert metadata.encode(metadata.decode(sealed(FOREIGN), UUID)) == sealed(FOREIGN)
 
@@ -102,7 +132,7 @@ def test_text_that_is_not_ascii_is_sealed_as_references() -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"VERSION": "2"}, UnsupportedVersion),
+        ({"VERSION": "1"}, UnsupportedVersion),
         ({"VERSION": "99"}, UnsupportedVersion),
         ({"VERSION": "three"}, MetadataInvalid),
         ({"VERSION": "9" * 4000}, MetadataInvalid),

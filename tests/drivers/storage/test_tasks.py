@@ -15,7 +15,7 @@ from drivers.storage.errors import StorageHangs
 from drivers.storage.tasks import registry
 from drivers.storage.tasks.contract import FINAL, PUBLIC, TABLE, ImpossibleMove, Move, State, moved
 from drivers.storage.tasks.engine import Limits
-from drivers.storage.tasks.errors import NoSuchTask, NotSpm, TooManyTasks, WrongTaskState
+from drivers.storage.tasks.errors import NoSuchTask, NotSpm, TaskNotCleared, TooManyTasks, WrongTaskState
 from drivers.storage.tasks.record import Command, Step, Undo
 from tests.drivers.storage.tasks_stand import PATIENCE, POOL, SD, Farm
 from tests.until import until
@@ -159,6 +159,30 @@ def test_tasks_on_one_thing_wait_for_each_other(farm: Farm) -> None:
     assert LOG[-2:] == ["plan", "2"]
 
 
+def test_who_waits_for_too_long_for_what_another_has_gives_up(tmp_path: Path) -> None:
+    forget()
+    farm = Farm(tmp_path, limits=Limits(at_once=2, patience=0.2))
+    try:
+        ids = [farm.submit("test", ["x"], steps=[gate("1")])]
+        task = farm.ended(farm.submit("test", ["x"], steps=[a("2")]))
+        assert (task.state, task.error) == (State.RECOVERED, "ResourceTimeout") and "2" not in LOG
+        assert task.message.endswith("for what other tasks have: x")
+        # Who waits for nothing but his turn does not give up.
+        ids += [farm.submit("test", ["y"], steps=[gate("3")]), farm.submit("test", ["z"], steps=[a("4")])]
+        until(lambda: farm.tasks.get(ids[2]).state is State.ACQUIRING, PATIENCE)
+        farm.limits = Limits(at_once=2, patience=0.0)
+        farm.ground.inside(farm.tasks._engine.schedule)
+        until(lambda: {"1", "3"} <= set(GATES), PATIENCE)
+        for event in GATES.values():
+            event.set()
+        for task_id in ids:
+            farm.done(task_id)
+    finally:
+        for event in GATES.values():
+            event.set()
+        farm.close()
+
+
 def test_no_more_than_allowed_at_once_and_in_all(tmp_path: Path) -> None:
     forget()
     farm = Farm(tmp_path, limits=Limits(kept=3, at_once=1))
@@ -257,6 +281,46 @@ def test_what_has_ended_is_not_stopped_and_what_runs_not_cleared(farm: Farm) -> 
     for deed in (farm.tasks.get, farm.tasks.stop, farm.tasks.clear):
         with pytest.raises(NoSuchTask):
             deed(task_id)
+
+
+def test_what_is_being_undone_is_neither_stopped_again_nor_cleared(farm: Farm) -> None:
+    FAULTS["2"], FAULTS["-1"] = [OSError(5, "broken")], [StorageHangs(what="x", reason="y")] * 9
+    task_id = farm.submit("test", steps=[a("1"), a("2")])
+    until(lambda: farm.tasks.get(task_id).state is State.WAIT_RECOVER, PATIENCE)
+    farm.tasks.stop(task_id)  # it is at that already
+    farm.tasks.stop(task_id, "reverted")
+    with pytest.raises(WrongTaskState, match="cannot be cleared"):
+        farm.tasks.clear(task_id)
+    FAULTS.clear()
+    farm.ground.inside(lambda: farm.tasks._engine.stop(farm.tasks.get(task_id)))
+    task = farm.ended(task_id)
+    assert (task.state, task.error, task.reverting) == (State.RECOVERED, "VolumeCreationError", False)
+    with pytest.raises(WrongTaskState, match="cannot be reverted"):
+        farm.tasks.stop(task_id, "reverted")
+    farm.tasks.clear(task_id)
+
+
+def test_storage_that_is_full_is_waited_for_while_undoing(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is looked at: what is left there would be found by nobody."""
+    monkeypatch.setattr("drivers.storage.tasks.engine.AGAIN", 0.001)
+    FAULTS["2"], FAULTS["-1"] = [OSError(28, "full")], [OSError(30, "read-only")] * 20
+    task = farm.ended(farm.submit("test", steps=[a("1"), a("2")]))
+    assert (task.state, task.error) == (State.RECOVERED, "NoSpaceLeftOnDomain") and not FAULTS["-1"]
+
+
+def test_a_task_that_cannot_be_forgotten_stays(farm: Farm) -> None:
+    task_id = farm.submit("test", steps=[a("1")])
+    farm.done(task_id)
+
+    def full(op: str, _arguments: dict[str, Any]) -> None:
+        if op == "remove_tree":
+            raise OSError(30, "read-only")
+
+    farm.local.remotes[SD].before = full
+    with pytest.raises(TaskNotCleared):
+        farm.tasks.clear(task_id)
+    farm.local.remotes[SD].before = lambda op, arguments: None
+    farm.tasks.clear(task_id)
 
 
 def test_a_child_is_adopted_over_a_reexec(farm: Farm, tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from drivers.errors import DriverError
+from drivers.storage.contract import BLANK
+from drivers.storage.domains import checked_id
+from drivers.storage.errors import NoSuchPool
 from tests.drivers.storage.images_stand import COW, RAW, SPARSE, new_id
-from tests.drivers.storage.tasks_stand import PATIENCE, POOL, SD, Farm
+from tests.drivers.storage.tasks_stand import OTHER, PATIENCE, POOL, SD, Farm
 from tests.until import until
 from vdsmd.api import image, task, volume, wire
 from vdsmd.api.codes import code_of
@@ -27,14 +30,24 @@ VERBS = [
 ]
 
 
+FOREIGN = "00000002-0002-0002-0002-000000000002"
+
+
 class Api:
     """Calls verbs as the dispatcher does."""
 
     def __init__(self, farm: Farm) -> None:
         self.farm = farm
         config = SimpleNamespace(paths=SimpleNamespace(run_dir=str(farm.base / "run")))
-        storage = SimpleNamespace(domains=farm.local)
+        storage = SimpleNamespace(domains=farm.local, pools=self)
         self.daemon: Any = SimpleNamespace(tasks=farm.tasks, storage=storage, config=config)
+
+    def get(self, pool: str) -> Any:
+        """Stands for the pools that are connected: there is one more than the one of which this host is the SPM."""
+        uuid = checked_id(pool, "spUUID")
+        if uuid not in (POOL, FOREIGN):
+            raise NoSuchPool(pool=uuid)
+        return SimpleNamespace(uuid=uuid)
 
     def call(self, name: str, *args: Any) -> dict[str, Any]:
         return TABLE[name].run(self.daemon, **convert(TABLE[name], list(args)))
@@ -93,6 +106,7 @@ def test_a_task_as_clients_see_it(api: Api) -> None:
         "code": 0,
         "message": "1 jobs completed successfully",
         "result": "success",
+        "taskResult": "success",
         "tag": "spm",
     }
     assert api.code("stopTask", task_id) == api.code("revertTask", task_id) == 410
@@ -121,8 +135,38 @@ def test_a_size_is_sectors_or_bytes(api: Api) -> None:
         made, volume = new_id(), new_id()
         api.done("createVolume", SD, POOL, made, size, RAW, SPARSE, 2, volume, "")
         assert api.call("getVolumeInfo", SD, POOL, made, volume)["info"]["capacity"] == str(capacity)
-    for wrong in ("many", True, 1.5, "", "-5"):
+    for wrong in ("many", True, 1.5, "", "-5", 0, -8, str(1 << 63)):
         assert api.code("createVolume", SD, POOL, new_id(), wrong, RAW, SPARSE, 2, new_id(), "") == 1000
+    rest = (RAW, SPARSE, 2, new_id(), "", BLANK, BLANK)
+    assert api.code("createVolume", SD, POOL, new_id(), 8, *rest, "4096") == 1000
+    api.done("createVolume", SD, POOL, new_id(), 8, *rest, 0)
+
+
+def test_numbers_may_be_digits_and_what_is_none_is_told(api: Api) -> None:
+    made, volume = new_id(), new_id()
+    api.done("createVolume", SD, POOL, made, "4096", "5", "2", "2", volume, "")
+    assert api.call("getVolumeInfo", SD, POOL, made, volume)["info"]["format"] == "RAW"
+    for at, wrong, code in ((4, 9, 202), (4, "raw", 1000), (4, True, 1000), (5, 7, 231), (6, 17, 1000), (8, 3, 1000)):
+        args: list[Any] = [SD, POOL, new_id(), "4096", RAW, SPARSE, 2, new_id(), ""]
+        args[at] = wrong
+        assert api.code("createVolume", *args) == code, (at, wrong)
+    assert api.code("extendVolumeSize", POOL, SD, made, volume, "-1") == 1000
+    assert api.code("extendVolumeSize", POOL, SD, made, volume, "512") == 232
+    assert api.code("extendVolumeSize", POOL, SD, made, volume, str(1 << 64)) == 232
+    assert api.code("deleteVolume", SD, POOL, made, volume) == 1000
+    assert api.code("deleteVolume", SD, POOL, made, [volume], 1) == 1000
+    assert api.code("moveImage", POOL, SD, OTHER, made, "", 3) == 1000
+    assert api.code("moveMultipleImages", POOL, SD, OTHER, {made: 1}, "") == 1000
+    assert api.code("copyImage", SD, POOL, "", made, volume, new_id(), new_id(), "", BLANK, 7) == 1000
+    assert api.code("copyImage", SD, POOL, "", made, volume, new_id(), new_id(), "", BLANK, 6, 9) == 202
+    assert api.code("volumeSetSize", SD, POOL, made, volume, str(1 << 63)) == 1000
+    assert api.code("setVolumeLegality", SD, POOL, made, volume, "MAYBE") == 1000
+    assert api.code("setVolumeDescription", SD, POOL, made, volume, "two\nlines") == 1000
+    assert api.code("syncImageData", POOL, SD, made, OTHER, "SOME") == 1000
+    for method in ({}, {"url": "file:///etc/passwd"}, {"method": "ftp", "url": "http://x/"}, {"url": ["http://x/"]}):
+        assert api.code("downloadImage", method, POOL, SD, made) == 1000
+        assert api.code("uploadImage", method, POOL, SD, made) == 1000
+    assert len(api.farm.tasks.all()) == 1
 
 
 def test_the_life_of_an_image(api: Api) -> None:
@@ -142,6 +186,12 @@ def test_the_life_of_an_image(api: Api) -> None:
     assert api.call("refreshVolume", SD, POOL, made, leaf) == {}
     assert api.call("volumeSetSize", SD, POOL, made, leaf, "2097152") == {}
     assert api.call("prepareVolume", SD, POOL, made, leaf) == api.call("teardownVolume", SD, POOL, made, leaf) == {}
+    assert api.code("teardownVolume", SD, POOL, made, leaf) == 230
+    assert (
+        api.code("teardownVolume", SD, POOL, made, new_id())
+        == api.code("prepareVolume", SD, POOL, made, new_id())
+        == 201
+    )
     assert api.call("teardownImage", POOL, SD, made) == {}
     assert api.call("reconcileVolumeChain", POOL, SD, made, leaf) == {"volumes": [base, leaf]}
     api.done("extendVolumeSize", POOL, SD, made, leaf, "4194304")
@@ -152,8 +202,13 @@ def test_the_life_of_an_image(api: Api) -> None:
 
 def test_without_the_role_and_with_unknown_ids(api: Api) -> None:
     ids = (SD, new_id(), new_id(), new_id())
-    assert api.code("createVolume", SD, new_id(), new_id(), "512", RAW, SPARSE, 2, new_id(), "") == 654
-    assert api.code("setVolumeDescription", *ids, "x") == api.code("setVolumeLegality", *ids, "LEGAL") == 654
+    for pool, code in ((FOREIGN, 654), (new_id(), 309), ("../x", 1000)):
+        assert api.code("createVolume", SD, pool, new_id(), "512", RAW, SPARSE, 2, new_id(), "") == code
+        assert api.code("setVolumeDescription", SD, pool, *ids[2:], "x") == code
+        assert api.code("setVolumeLegality", SD, pool, *ids[2:], "LEGAL") == code
+        assert (
+            api.code("deleteImage", SD, pool, new_id()) == api.code("reconcileVolumeChain", pool, SD, *ids[2:]) == code
+        )
     assert api.code("deleteImage", SD, POOL, new_id()) == 268
     assert api.code("getVolumeInfo", *ids) == 201
     assert api.code("getVolumeInfo", new_id(), *ids[1:]) == 358

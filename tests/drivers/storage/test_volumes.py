@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from drivers.errors import DriverError
@@ -98,6 +99,16 @@ def test_metadata_of_newer_domains() -> None:
 def test_damaged_metadata_are_told(damage: bytes) -> None:
     with pytest.raises(VolumeMetadataBroken):
         decode(damage, "x")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_a_description_says_nothing_but_what_is_described(end: str) -> None:
+    volume = decode(OLD, "x")
+    text = encode(msgspec.structs.replace(volume, description=f"mine{end}LEGALITY=ILLEGAL{end}EOF{end}"), 3)
+    assert decode(text, "x").legality == "LEGAL" and decode(text, "x").description.startswith("mine ")
+    assert text.decode().splitlines() == text.decode().split("\n")[:-1]
+    long = encode(msgspec.structs.replace(volume, description="\u00e4" * 5000), 3)
+    assert decode(long, "x").description == "\u00e4" * 512
 
 
 @pytest.mark.parametrize("version", [0, 3, 4, 5])

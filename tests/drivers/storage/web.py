@@ -13,6 +13,8 @@ class Server(http.server.BaseHTTPRequestHandler):
     """Keeps what is put, and gives it back; cuts it short where the path says so."""
 
     kept: dict[str, bytes] = {}
+    moved: dict[str, str] = {}
+    """Where else a client is sent to."""
 
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
@@ -21,6 +23,11 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self) -> None:
+        if self.path in self.moved:
+            self.send_response(302)
+            self.send_header("Location", self.moved[self.path])
+            self.end_headers()
+            return
         data = self.kept.get(self.path.removesuffix("?cut"))
         if data is None:
             self.send_error(404)
