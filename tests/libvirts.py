@@ -7,6 +7,7 @@ their pid, and the files lie in the stage's directory. Needs root.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import uuid
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.certificates import authority, certificate, trust_store
 from tests.running import PATIENCE, Running, Stage
 from tests.until import until
 from vdsmd.ctl.wire import Address, Client, Lost, Refused, Unreachable
@@ -31,13 +33,21 @@ mkdir -p {base}/../cache /var/cache/libvirt
 mount --bind {base}/../cache /var/cache/libvirt
 mkdir -p {base}/etc/qemu
 mount --bind {base}/etc /etc/libvirt
+# libvirt finds its certificates in a folder of /etc that need not be there: give it an /etc of its own, of links.
+mkdir /run/etc
+mount --rbind /etc /run/etc
+mount -t tmpfs none /etc
+ln -s /run/etc/* /etc/
+rm -f /etc/pki
+ln -s {base}/pki /etc/pki
 hostname {name}
 ip link set lo up
 exec sleep infinity
 """
 _LIBVIRTD = """
 host_uuid = "{uuid}"
-listen_tls = 0
+listen_tls = {tls}
+auth_tls = "none"
 listen_tcp = 1
 auth_tcp = "none"
 auth_unix_rw = "none"
@@ -53,6 +63,16 @@ namespaces = []
 """
 
 
+_PKI = {
+    "CA/cacert.pem": "authority.pem",
+    "libvirt/servercert.pem": "{host}.pem",
+    "libvirt/private/serverkey.pem": "{host}.key",
+    "libvirt/clientcert.pem": "{host}.pem",
+    "libvirt/private/clientkey.pem": "{host}.key",
+}
+"""Where libvirt looks for its certificates below /etc/pki."""
+
+
 class Host:
     """One of them. `address` is where the others reach it, `uri` its libvirt as its own daemon reaches it."""
 
@@ -62,7 +82,9 @@ class Host:
         self.uri = "qemu+unix:///system?socket=/run/libvirt/libvirt-sock"
         base.mkdir()
         (base / "etc").mkdir()
-        (base / "etc" / "libvirtd.conf").write_text(_LIBVIRTD.format(uuid=uuid.uuid4()), encoding="ascii")
+        self._certify()
+        text = _LIBVIRTD.format(uuid=uuid.uuid4(), tls=int(self.trust_store.exists()))
+        (base / "etc" / "libvirtd.conf").write_text(text, encoding="ascii")
         (base / "etc" / "qemu.conf").write_text(_QEMU, encoding="ascii")
         script = _KEEPER.format(base=base, name=f"host{number}")
         # The pid of `unshare` stays that of the keeper, in which the namespaces can be found.
@@ -101,6 +123,26 @@ class Host:
             if process is not None:
                 process.wait(PATIENCE)
         until(lambda: not _in_network(network), PATIENCE, "a host to be empty")
+
+    @property
+    def trust_store(self) -> Path:
+        """The daemon's keys and certificates; it is there if openssl is."""
+        return self.base / "pki" / "vdsm"
+
+    def _certify(self) -> None:
+        """Have libvirtd and the daemon hold certificates of one authority, which both hosts know."""
+        if shutil.which("openssl") is None:
+            return
+        keys = self.base.parent / "keys"
+        if not keys.exists():
+            keys.mkdir()
+            authority(keys, "authority")
+        certificate(keys, self.address, "authority", extra=f"subjectAltName=IP:{self.address}")
+        trust_store(self.trust_store, keys, self.address, "authority")
+        pki = self.base / "pki"
+        for name, source in _PKI.items():
+            (pki / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(keys / source.format(host=self.address), pki / name)
 
     def _comm(self) -> str:
         assert self.keeper.poll() is None, "the namespaces could not be made"

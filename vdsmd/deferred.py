@@ -37,10 +37,12 @@ MODULES = (
     "drivers.vm.works",
     "drivers.vm.made.taps",
     "drivers.vm.made.layers",
+    "drivers.vm.made.hostdevs",
     "drivers.vm.travel.progress",
     "vdsmd.peers",
     "drivers.vm.agents.guest",
     "drivers.vm.agents.qemu",
+    "drivers.vm.agents.remembered",
     "drivers.vm.agents.surveyor",
 )
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from drivers.errors import DriverError
 from drivers.vm.changes.changing import Changing
 from drivers.vm.deeds import Deeds
 from drivers.vm.desk import Desk
+from drivers.vm.hastening import Hastening
 from drivers.vm.launcher import Launcher
 from drivers.vm.machine import Machine
 from drivers.vm.monitors import Monitors
@@ -25,21 +25,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vm")
 
-TELLS_OF_HIBERNATION = 3
-"""The version of the agent's protocol that knows of it."""
-GREETINGS, GREETING_PAUSE = 60, 2.0
-"""How often, and after how many seconds, it is tried to tell."""
-
 
 class Works:
     """The parts have calls of their own; those of this class come from the loop's thread. Made `held` or not."""
 
     def __init__(self, desk: Desk, *, held: bool) -> None:
         self._desk = desk
-        self.launcher = Launcher(desk, self._launched, self._greet)
+        self.launcher = Launcher(desk, self._launched, self._restored)
         self.button = PowerButton(desk)
         self.belongings = desk.belongings
-        self.deeds = Deeds(desk, self.launcher, self.button)
+        self.hastening = Hastening(desk)
+        self.deeds = Deeds(desk, self.launcher, self.button, self.hastening)
         self.monitors = Monitors(desk.host, desk.machines)
         self.revival = Revival(desk.host, desk.machines, desk.connection)
         self.changes = Changing(desk)
@@ -103,14 +99,5 @@ class Works:
         self._desk.sample_soon()
         self._desk.agents.attend()
 
-    def _greet(self, machine: Machine, tries: int = GREETINGS) -> None:
-        """Tell the agent in a guest that was restored that time has passed: as soon as it is known that it understands that."""
-        if not self._desk.machines.is_current(machine) or not tries:
-            return
-        if self._desk.agents.api(machine) < TELLS_OF_HIBERNATION:
-            self._desk.host.later(GREETING_PAUSE, lambda: self._greet(machine, tries - 1))
-            return
-        try:
-            self._desk.agents.tell(machine.vm_id, "lifecycle-event", type="after_hibernation")
-        except DriverError as error:
-            log.warning("A guest could not be told that it was restored vm=%s error=%s", machine.vm_id, error)
+    def _restored(self, machine: Machine) -> None:
+        self._desk.agents.announce(machine, "after_hibernation")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ pytestmark = [
 
 PATIENCE = 240.0
 NO_VM, EXISTS, MIGRATE_FAILED, NOTHING_TO_CANCEL = 1, 4, 12, 47
+LIBVIRT_TLS, LIBVIRT_TCP = 16514, 16509
+ESTABLISHED = "01"
+"""As /proc/net/tcp has it."""
 SLOWLY = 1
 """MiB a second: so that it lasts."""
 
@@ -111,6 +115,33 @@ def stays(source: Running, target: Running, vm_id: str, reason: str) -> None:
     until(lambda: status(target, vm_id) == "", PATIENCE, "nothing to be left there")
 
 
+def replaced(source: Running, target: Running, vm_id: str, times: int) -> None:
+    """Both are re-executed, and go on with what they were at."""
+    for _ in range(times):
+        source.reexec()
+        target.reexec()
+        assert status(source, vm_id) == "Migration Source" and status(target, vm_id) == "Migration Destination"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_under_tls(libvirts: Libvirts, guest: Guest) -> None:
+    source, target = (
+        libvirts.daemon(number, {"ssl": "true", "trust_store_path": libvirts.hosts[number].trust_store})
+        for number in (0, 1)
+    )
+    (vm_id,) = boot(source, guest)
+    # What answers there is no daemon of ours.
+    source.must("migrate", {"vmId": vm_id, "dst": f"{libvirts.hosts[1].address}:{LIBVIRT_TLS}"})
+    stays(source, target, vm_id, str(LIBVIRT_TLS))
+    assert begun(libvirts, source, target, vm_id, maxBandwidth=SLOWLY)
+    under_way(source, vm_id)
+    spoken = {entry.split()[1].partition(":")[2] for entry in libvirts.hosts[1].run("cat", "/proc/net/tcp").splitlines()[1:]
+              if entry.split()[3] == ESTABLISHED}  # fmt: skip
+    assert f"{LIBVIRT_TLS:04X}" in spoken and f"{LIBVIRT_TCP:04X}" not in spoken
+    hurry(libvirts, vm_id)
+    arrived(source, target, vm_id)
+
+
 def test_while_both_daemons_are_replaced(libvirts: Libvirts, guest: Guest) -> None:
     source, target = libvirts.daemon(0), libvirts.daemon(1)
     (vm_id,) = boot(source, guest)
@@ -120,8 +151,8 @@ def test_while_both_daemons_are_replaced(libvirts: Libvirts, guest: Guest) -> No
     under_way(source, vm_id)
     await_status(target, vm_id, "Migration Destination")
     assert "migrationProgress" in stats(source, vm_id)
-    assert source.reexec() == 1 and target.reexec() == 1
-    assert status(source, vm_id) == "Migration Source" and status(target, vm_id) == "Migration Destination"
+    replaced(source, target, vm_id, 3)
+    assert source.generation == target.generation == 3
     hurry(libvirts, vm_id)
     arrived(source, target, vm_id)
     assert source.call("migrateCancel", vm_id)["status"]["code"] == NOTHING_TO_CANCEL

@@ -46,7 +46,7 @@ def statistics(files: Files, before: Sample, now: Sample) -> dict[str, Any]:
         "ksmState": files.number(f"{KSM}/run") == 1,
         "ksmPages": files.number(f"{KSM}/pages_to_scan"),
         "ksmCpu": _percent(max(0, now.ksmd - before.ksmd) / TICKS, seconds),
-        "diskStats": {path: {"free": str(_free_mib(files, path))} for path in FREE_ON if _is_local(files, path)},
+        "diskStats": _disk_stats(files),
         "bootTime": next((line[6:] for line in files.lines("/proc/stat") if line.startswith("btime ")), "0"),
     }
 
@@ -170,17 +170,29 @@ def _node_free(files: Files, node: int) -> dict[str, int]:
     return {"memFree": free // 1024, "memPercent": round(100 * (total - free) / total) if total else 0}
 
 
+def _disk_stats(files: Files) -> dict[str, dict[str, str]]:
+    """Of a folder that is not there, this tells how much room there is where it would be."""
+    local = [path for path in FREE_ON if _is_local(files, path)]
+    return {path: {"free": str(_free_mib(files, _nearest(files, path)))} for path in local}
+
+
+def _nearest(files: Files, path: str) -> str:
+    while not files.exists(path) and path.strip("/"):
+        path = os.path.dirname(path.rstrip("/"))
+    return path
+
+
 def _free_mib(files: Files, path: str) -> int:
     room = os.statvfs(files.path(path))
     return room.f_bavail * room.f_frsize // (1 << 20)
 
 
 def _is_local(files: Files, path: str) -> bool:
-    """Say whether path exists on a file system of this machine. One across a network may hang us, so it is not asked."""
+    """Say whether path lies on a file system of this machine. One across a network may hang us, so it is not asked."""
     mounts = [line.split() for line in files.lines("/proc/self/mounts")]
     over = [words for words in mounts if len(words) > 2 and f"{path}/".startswith(f"{words[1].rstrip('/')}/")]
     kind = max(reversed(over), key=lambda words: len(words[1]))[2] if over else ""
-    return not kind.startswith(REMOTE) and files.exists(path)
+    return not kind.startswith(REMOTE)
 
 
 def _chosen(text: str) -> str:

@@ -1,8 +1,8 @@
 """Agents: all guests whose agents we listen to, and what can be asked of them.
 
 It promises that every machine that runs is listened to, that what its agents told outlives an exec together with the connection
-and the line that has arrived in part, and that no guest can delay another. Nothing of a protocol is imported before the first
-answer.
+and the line that has arrived in part, and a crash without them, and that no guest can delay another. Nothing of a protocol is
+imported before the first answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from drivers.vm.machines import Machines
 from state.records import UNREADABLE
 
 if TYPE_CHECKING:
+    from drivers.vm.agents.channel import Floods
     from drivers.vm.agents.guest import Guest
+    from drivers.vm.agents.remembered import Remembered
     from drivers.vm.agents.surveyor import Surveyor
     from drivers.vm.agents.told import Kept
     from drivers.vm.hypervisor.link import Link
@@ -32,9 +34,12 @@ OVIRT = "ovirt"
 QEMU = "qemu"
 """The kinds of agents."""
 
+NEWS_PATIENCE = 120.0
+"""Seconds for which it is worth telling a guest what has happened to it."""
+
 
 class Agents:
-    """All calls come from the loop's thread, but `way` and `shut_down`, which come from workers."""
+    """All calls come from the loop's thread, but `way`, `shut_down` and `advise`, which come from workers."""
 
     def __init__(
         self, host: Host, machines: Machines, connection: Connection, settings: Callable[[], Settings]
@@ -45,21 +50,29 @@ class Agents:
         self._settings = settings
         self._guests: dict[str, Guest] = {}
         self._surveyor: Surveyor | None = None
-        self._text = ""
+        self._remembered: Remembered | None = None
+        self._floods: Floods | None = None
+        self._text: str | None = None
+        """What the previous run handed over, until somebody asks for it; None when it handed over nothing."""
+        self._recalled = False
         self._left: dict[str, Kept] = {}
         self._fds: dict[str, int] = {}
         self._runs = False
+        self._timer: Any = None
 
     # As part of an owner
 
     def text(self) -> str:
         """Return all that is to outlive an exec as text that `load` understands."""
-        if not self._guests:
-            return self._text
+        if self._text:
+            return self._text  # nobody has asked yet
+        left = self._all_left()
+        if not self._guests and not left:
+            return ""
         from drivers.vm.agents.guest import save
 
         known = {vm_id: guest.snapshot() for vm_id, guest in self._guests.items()}
-        return save(self._all_left() | known)
+        return save(left | known)
 
     def load(self, text: str) -> None:
         self._text = text
@@ -76,10 +89,15 @@ class Agents:
         for guest in self._guests.values():
             guest.start()
         self.attend()
+        if self._timer is None:
+            self._remember_later()
 
     def quiesce(self) -> None:
         """Read nothing and begin nothing until `start`."""
         self._runs = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._surveyor is not None:
             self._surveyor.stop()
         for guest in self._guests.values():
@@ -100,10 +118,9 @@ class Agents:
         """Listen to every machine that runs, and to no other."""
         if not self._runs:
             return
-        for vm_id, guest in list(self._guests.items()):
+        for guest in list(self._guests.values()):
             if not self._machines.is_current(guest.machine):
-                guest.close()
-                del self._guests[vm_id]
+                self._drop(guest)
         link = self._connection.link
         for machine in self._machines.all():
             if not machine.is_down and machine.status not in UNBORN:
@@ -120,8 +137,12 @@ class Agents:
         """The machine has ended: there is nobody to listen to."""
         guest = self._guests.get(machine.vm_id)
         if guest is not None and guest.machine is machine:
-            guest.close()
-            del self._guests[machine.vm_id]
+            self._drop(guest)
+
+    def _drop(self, guest: Guest) -> None:
+        guest.close()
+        del self._guests[guest.machine.vm_id]
+        self._memory().forget(guest.machine.vm_id)
 
     def _attend(self, guest: Guest, link: Link | None) -> None:
         fd = self._fds.pop(guest.machine.vm_id, None)
@@ -140,20 +161,48 @@ class Agents:
         if guest is not None:
             guest.close()  # of a predecessor with the same id
         kept = self._all_left().pop(machine.vm_id, None) or Kept()
-        guest = self._guests[machine.vm_id] = Guest(self._host, machine, kept)
+        guest = self._guests[machine.vm_id] = Guest(self._host, machine, kept, self._all_floods())
         return guest
 
     def _all_left(self) -> dict[str, Kept]:
-        """Return what the previous run left of guests that nobody has asked after yet."""
-        if self._text:
+        """Return what the previous run left of guests that nobody has asked after yet; after a crash, what it wrote down."""
+        if self._recalled:
+            return self._left
+        self._recalled = True
+        text, self._text = self._text, ""
+        if text is None:
+            self._left = self._memory().read({machine.vm_id: machine for machine in self._machines.all()})
+        elif text:
             from drivers.vm.agents.guest import load
 
-            text, self._text = self._text, ""
             try:
                 self._left = load(text)
             except UNREADABLE as error:
                 log.error("What guests told is of no use, and will be told anew error=%s", error)
         return self._left
+
+    def _remember_later(self) -> None:
+        from drivers.vm.agents.remembered import INTERVAL
+
+        self._timer = self._host.later(INTERVAL, self._remember)
+
+    def _remember(self) -> None:
+        self._memory().write(self._guests.values())
+        self._remember_later()
+
+    def _memory(self) -> Remembered:
+        from drivers.vm.agents.remembered import Remembered
+
+        if self._remembered is None:
+            self._remembered = Remembered(self._host)
+        return self._remembered
+
+    def _all_floods(self) -> Floods:
+        from drivers.vm.agents.channel import Floods
+
+        if self._floods is None:
+            self._floods = Floods()
+        return self._floods
 
     def _held_surveyor(self) -> Surveyor:
         from drivers.vm.agents.surveyor import Surveyor
@@ -172,7 +221,7 @@ class Agents:
 
     def statistics(self, machine: Machine) -> dict[str, Any]:
         """Return what the guest's agents told, by the keys of the statistics."""
-        if machine.vm_id not in self._guests and not self._text and machine.vm_id not in self._left:
+        if machine.vm_id not in self._guests and machine.vm_id not in self._all_left():
             return {}
         return self._guest(machine).statistics(self._settings().guest_agent_timeout)
 
@@ -186,10 +235,27 @@ class Agents:
             raise NotResponding(what="the guest agent", reason="the virtual machine does not run")
         guest.tell(kind, **fields)
 
-    def api(self, machine: Machine) -> int:
-        """Return the version of the protocol that the oVirt agent in a guest speaks with us, 0 when that is not known."""
-        guest = self._guests.get(machine.vm_id)
-        return guest.kept.report.api if guest is not None and guest.machine is machine else 0
+    def advise(self, machine: Machine, since: int, kind: str, **fields: str | int) -> None:
+        """Send a message to the oVirt agent in a guest, if it is there and speaks the protocol's version `since`, or a later
+        one. Nothing depends on it."""
+
+        def send() -> None:
+            guest = self._guests.get(machine.vm_id)
+            if guest is not None and guest.machine is machine and guest.responds and guest.kept.report.api >= since:
+                self._try_to_tell(machine.vm_id, kind, fields)
+
+        self._host.in_loop(send)
+
+    def announce(self, machine: Machine, event: str) -> None:
+        """Something has happened to a guest as a whole ('after_hibernation', 'after_migration'): tell the oVirt agent in it, as
+        soon as it is known to understand that."""
+        if self._machines.is_current(machine):
+            guest = self._guest(machine)
+            if self._runs:
+                guest.hurry()
+                self._attend(guest, self._connection.link)
+                self._held_surveyor().soon(guest)
+            guest.announce(event, NEWS_PATIENCE)
 
     def way(self, machine: Machine) -> str:
         """Return the kind of the agent that can shut the guest down, '' when there is none."""

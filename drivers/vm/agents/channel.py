@@ -25,6 +25,19 @@ PER_LINE = 256
 """Bytes that a line counts for above its own: the work is in the lines."""
 MOST_UNSENT = 1 << 16
 """Bytes that wait for a guest which does not take them."""
+AT_FULL_RATE = 4
+"""Guests that may be at RATE for good at the same time. If there are more, they share that."""
+
+
+class Floods:
+    """How many guests send more than they should. Those who do not are read at once, however many do."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+    def rest(self, debt: float) -> float:
+        """Return the seconds after which a guest that has overspent `debt` bytes is listened to again."""
+        return debt / RATE * max(1.0, self.waiting / AT_FULL_RATE)
 
 
 class Lines:
@@ -73,6 +86,7 @@ class Channel:
         unsent: bytes,
         heard: Callable[[list[bytes]], None],
         ended: Callable[[], None],
+        floods: Floods | None = None,
     ) -> None:
         self.lines = lines
         self.unsent = bytearray(unsent)
@@ -83,6 +97,7 @@ class Channel:
         self._events = 0
         self._allowance = float(BURST)
         self._reckoned = time.monotonic()
+        self._floods = floods or Floods()
         self._rest: Any = None
 
     def start(self) -> None:
@@ -94,7 +109,7 @@ class Channel:
         """Do nothing any more, until `start`."""
         if self._rest is not None:
             self._rest.cancel()
-            self._rest = None
+            self._wake()
         self._unwatch()
 
     def send(self, line: bytes) -> None:
@@ -157,8 +172,15 @@ class Channel:
         self._reckoned = now
         if self._allowance < 0:
             self._unwatch()
-            self._rest = self._host.later(-self._allowance / RATE, self._rested)
+            self._floods.waiting += 1
+            self._rest = self._host.later(self._floods.rest(-self._allowance), self._rested)
 
     def _rested(self) -> None:
-        self._rest = None
+        self._wake()
+        # The rest has paid for what was read, and for no more, however long it was.
+        self._allowance, self._reckoned = 0.0, time.monotonic()
         self._watch()
+
+    def _wake(self) -> None:
+        self._rest = None
+        self._floods.waiting -= 1

@@ -16,7 +16,7 @@ import msgspec
 
 from drivers.base import Host
 from drivers.errors import NotResponding
-from drivers.vm.agents.channel import Channel, Lines
+from drivers.vm.agents.channel import Channel, Floods, Lines
 from drivers.vm.agents.messages import API, Unintelligible, agreed, read, take, written
 from drivers.vm.agents.told import ALIVE, Kept, statistics
 from drivers.vm.contract import AGENT, AGENT_CHANNELS, channel, name_of
@@ -31,6 +31,9 @@ ATTEMPTS = 5
 """Attempts to connect that follow each other soon."""
 SURVEY_INTERVAL = 30.0
 """Seconds between two questions to QEMU's guest agent."""
+MOST_BEGUN = 4 << 20
+KNOWS_LIFE_CYCLE = 3
+"""The version of the protocol since which an agent can be told what has happened to its guest."""
 
 
 def load(data: str) -> dict[str, Kept]:
@@ -39,19 +42,27 @@ def load(data: str) -> dict[str, Kept]:
 
 
 def save(kept: dict[str, Kept]) -> str:
-    return msgspec.json.encode(kept).decode()
+    """Return it as text. Of lines that have arrived in part there is a limit for all guests together: the longest are given up,
+    and no guest can make an exec last by what it has begun to say."""
+    room, saved = MOST_BEGUN, {}
+    for vm_id, one in sorted(kept.items(), key=lambda item: len(item[1].begun)):
+        room -= len(one.begun)
+        fits = room >= 0 or not one.begun
+        saved[vm_id] = one if fits else msgspec.structs.replace(one, begun=b"", skipping=True)
+    return msgspec.json.encode(saved).decode()
 
 
 class Guest:
     """See the module. All calls come from the loop's thread, but `responds`, `surveyed_lately` and `statistics`, which any may
     make."""
 
-    def __init__(self, host: Host, machine: Machine, kept: Kept) -> None:
+    def __init__(self, host: Host, machine: Machine, kept: Kept, floods: Floods | None = None) -> None:
         self.machine = machine
         self.kept = kept
         self.survey_due = kept.surveyed + SURVEY_INTERVAL if kept.surveyed else 0.0
         self.survey_failures = 0
         self._host = host
+        self._floods = floods
         self._channel: Channel | None = None
         self._failures = 0
         self._retry: Any = None
@@ -79,6 +90,12 @@ class Guest:
         self._open(self._host.fds.hold(name_of(self.machine.vm_id, AGENT), fd))
         # It waits in the channel until there is an agent, which then tells all it knows.
         self._send(written("refresh", apiVersion=API))
+
+    def hurry(self) -> None:
+        """Do not wait for the next attempt to connect: its channel should be there by now."""
+        if self._channel is None:
+            self.stop()
+            self._failures = 0
 
     def start(self) -> None:
         """Listen again after `stop`."""
@@ -115,7 +132,7 @@ class Guest:
     def _open(self, fd: int) -> None:
         kept = self.kept
         lines = Lines(kept.begun, skipping=kept.skipping)
-        self._channel = Channel(self._host, fd, lines, kept.unsent, self._heard, self._ended)
+        self._channel = Channel(self._host, fd, lines, kept.unsent, self._heard, self._ended, self._floods)
         self._channel.start()
 
     def _failed(self, error: OSError) -> None:
@@ -158,6 +175,27 @@ class Guest:
             raise NotResponding(what="the guest agent", reason="there is none, or it has been silent for too long")
         self._send(written(kind, **fields))
 
+    def announce(self, event: str, patience: float) -> None:
+        """Tell the agent what has happened to its guest: now, or as soon as it is there and says that it understands, if that
+        is within `patience` seconds."""
+        self.kept.news, self.kept.news_until = event, time.monotonic() + patience
+        self.kept.unwritten = True
+        if self.responds:
+            self._tell_news()
+
+    def _tell_news(self) -> None:
+        event = self.kept.news
+        if event and time.monotonic() < self.kept.news_until:
+            if self.kept.report.api < KNOWS_LIFE_CYCLE:
+                return  # it may say so yet
+            try:
+                self._send(written("lifecycle-event", type=event))
+            except NotResponding as error:
+                log.debug("A guest is not told yet vm=%s event=%s error=%s", self.machine.vm_id, event, error)
+                return
+            log.info("A guest was told what has happened to it vm=%s event=%s", self.machine.vm_id, event)
+        self.kept.news = ""
+
     def _send(self, line: bytes) -> None:
         if self._channel is not None:
             self._channel.send(line)
@@ -173,6 +211,9 @@ class Guest:
             take(self.kept.report, message)
             if message.kind == "heartbeat":
                 self._agree(agreed(message), anew=silent or self._greet)
+                self._tell_news()
+            else:
+                self.kept.unwritten = True
             # What starts has forgotten what was agreed upon.
             self._greet = message.kind in ("session-startup", "uninstalled") or (
                 self._greet and message.kind != "heartbeat"

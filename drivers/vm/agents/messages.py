@@ -36,6 +36,9 @@ from state.records import UNREADABLE
 API = 3
 """The newest version of the protocol that we know."""
 
+LONGEST_MENDED = 1 << 17
+"""Bytes of a line that is looked through for what is no character: that takes its time, and honest lines are shorter."""
+
 NOBODY = ("", "None", "Unknown")
 """Names that stand for no user."""
 
@@ -97,7 +100,9 @@ def read(line: bytes) -> Message:
     """Return the message in a line. Raises Unintelligible."""
     try:
         return _DECODER.decode(line)
-    except UNREADABLE:
+    except UNREADABLE as failure:
+        if len(line) > LONGEST_MENDED:
+            raise Unintelligible(str(failure)[:200]) from failure
         try:
             return _DECODER.decode(_mended(line))
         except UNREADABLE as error:

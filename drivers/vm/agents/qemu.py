@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("guest")
 
-PATIENCE = 3
-"""Seconds for an answer. Before it, libvirt makes sure for up to five that there is an agent at all."""
+PATIENCE = 2
+"""Seconds for an answer. Before the first one, libvirt makes sure for up to five that there is an agent at all; to set that
+otherwise (virDomainAgentSetResponseTimeout) would hold for a freeze of file systems, too, which may take long."""
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -95,12 +96,14 @@ class _Processor(msgspec.Struct, frozen=True, rename="kebab"):
     online: bool = True
 
 
-def survey(link: Link, vm_id: str, before: Told) -> Told:
-    """Ask the agent for all that it can tell. What it cannot, now or ever, stays as it was. Raises NotResponding when there is
-    no agent that answers, NoSuchVm, HypervisorDown."""
+def survey(link: Link, vm_id: str, before: Told, go_on: Callable[[], bool] = lambda: True) -> Told:
+    """Ask the agent for all that it can tell, for as long as `go_on` says. What it cannot, now or ever, or was not asked any
+    more, stays as it was. Raises NotResponding when there is no agent that answers, NoSuchVm, HypervisorDown."""
     told = msgspec.structs.replace(before)
     ask(link, vm_id, "guest-ping")
     for command, (kind, note) in _QUESTIONS.items():
+        if not go_on():
+            break
         try:
             note(told, msgspec.json.decode(ask(link, vm_id, command), type=kind))
         except (NotResponding, NoSuchVm, HypervisorDown):

@@ -1,7 +1,8 @@
 """Surveyor: asks QEMU's guest agents, guest by guest, how their guests are.
 
 It promises that guests without an agent cost next to nothing, that one whose agent hangs costs no other guest its turn, and
-that no survey begins while a re-exec is waited for. All calls come from the loop's thread. Imported after the first answer.
+that while a re-exec is waited for no survey begins, and one that runs asks no further question. All calls come from the loop's
+thread. Imported after the first answer.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ LONGEST_PAUSE = 240.0
 """Between questions to a guest that has not answered. libvirt tells of agents that come, so this is for lost events."""
 FAILURES = 2
 """Questions without an answer, after which an agent is not counted upon."""
+CANNOT_ANSWER = (Status.PAUSED, Status.SAVING, Status.MIGRATION_DESTINATION, Status.DOWN)
+"""Nothing runs in guests that are like this, and libvirt may let whoever asks wait."""
 AT_ONCE = 4
 SHORTEST = 0.1
 
@@ -84,9 +87,8 @@ class Surveyor:
             self._timer = self._host.later(max(SHORTEST, min(later) - now), self.look_around)
 
     def _can_be_asked(self, guest: Guest) -> bool:
-        """A guest that is paused cannot answer."""
         machine = guest.machine
-        return machine.vm_id not in self._running and machine.status not in (Status.PAUSED, Status.DOWN)
+        return machine.vm_id not in self._running and machine.status not in CANNOT_ANSWER
 
     def _begin(self, link: Link, guest: Guest) -> None:
         vm_id = guest.machine.vm_id
@@ -94,7 +96,10 @@ class Surveyor:
         # No time-out: each answer has one, and a thread that is held up longer must be counted. A key of its own: what is
         # asked of the machine does not wait for its agent.
         self._host.submit(
-            partial(survey, link, vm_id, guest.kept.survey), partial(self._done, guest), key=f"{vm_id}/agent", timeout=0
+            partial(survey, link, vm_id, guest.kept.survey, lambda: not self._held),
+            partial(self._done, guest),
+            key=f"{vm_id}/agent",
+            timeout=0,
         )
 
     def _done(self, guest: Guest, told: Told | None, error: Exception | None) -> None:
@@ -108,6 +113,7 @@ class Surveyor:
             log.debug("No answer from QEMU's guest agent vm=%s error=%s", guest.machine.vm_id, error)
         else:
             guest.survey_failures = 0
+            guest.kept.unwritten = guest.kept.unwritten or told != guest.kept.survey
             guest.survey_due = now + SURVEY_INTERVAL
             guest.kept.survey, guest.kept.surveyed = told, now
         self.look_around()

@@ -118,6 +118,12 @@ class Kept(msgspec.Struct, kw_only=True, omit_defaults=True):
     """That line was too long: what is left of it is thrown away."""
     unsent: bytes = b""
     """What the guest has yet to take from us."""
+    news: str = ""
+    """What has happened to the guest that the oVirt agent has yet to be told ('' when there is nothing), and until when, by the
+    monotonic clock, it is worth telling."""
+    news_until: float = 0.0
+    unwritten: bool = False
+    """Whether it has told anything that lasts and is not written down yet (see `remembered`)."""
 
 
 def statistics(kept: Kept, *, mem_size: int, now: float, patience: float) -> dict[str, Any]:
@@ -133,6 +139,13 @@ def statistics(kept: Kept, *, mem_size: int, now: float, patience: float) -> dic
     elif report.free_ram >= 0 and mem_size > 0:
         stats["memUsage"] = str(max(0, min(100, round(100 - 100 * report.free_ram / mem_size))))
     return stats
+
+
+def lasting(kept: Kept) -> Kept:
+    """Return what of it is true for longer than a connection: a copy, which others may read."""
+    told = msgspec.structs.replace(kept.report.told, memory_stats=UNSET)
+    survey = msgspec.structs.replace(kept.survey)
+    return Kept(report=Report(told=told), survey=survey, news=kept.news, news_until=kept.news_until)
 
 
 def shown(told: Told) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Bench:
         self.machines = desk.machines
         self.belongings = desk.belongings
         self.hooked = desk.hooked
+        self.agents = desk.agents
         self._desk = desk
         self._underway: dict[str, str] = {}
 

@@ -12,6 +12,9 @@ from drivers.vm.errors import BalloonFailed, CpusFailed, HotplugMemoryFailed
 
 Struct = dict[str, Any]
 
+KNOWS_PROCESSORS = 1
+"""The version of the guest agents' protocol since which one can be told how many there are."""
+
 
 class Resources:
     """See the module. All calls raise NoSuchVm, MigrationInProgress, NotResponding, and the error of their own."""
@@ -49,6 +52,7 @@ class Resources:
                 self._bench.change(machine, link, lambda conf: {**conf, "smp": str(count)}),
             ):
                 link.tuning.set_cpus(machine.vm_id, count)
+            self._bench.agents.advise(machine, KNOWS_PROCESSORS, "set-number-of-cpus", count=count)
             return shown(machine)
 
     def set_balloon(self, vm_id: str, kib: int) -> None:

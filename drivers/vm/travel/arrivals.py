@@ -78,6 +78,7 @@ class Arrivals:
         """It runs here."""
         if machine.journey is not None and not machine.journey.is_over:
             self._desk.note(machine, msgspec.structs.replace(machine.journey, stage=Stage.DONE, progress=100))
+        self._desk.agents.announce(machine, "after_migration")
         link = self._desk.connection.link
         if link is not None:
             self._desk.host.submit(

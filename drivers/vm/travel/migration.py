@@ -176,11 +176,17 @@ def host_of(peer: str) -> str:
     return peer.partition(":")[0]
 
 
+def bracketed(address: str) -> str:
+    """Return an address as it stands in a uri: of IPv6, callers may leave the brackets out."""
+    return f"[{address}]" if address.count(":") > 1 and "[" not in address else address
+
+
 def journey_of(params: Struct) -> Journey:
     """Return what a caller says of a migration. Raises MissingParameter, Invalid."""
     peer = params.get("dst", "")
     if not isinstance(peer, str) or not peer:
         raise MissingParameter(name="dst")
+    peer = bracketed(peer)
     if any(sign in peer for sign in "/@?# \t\n") or not host_of(peer).strip("[]"):
         raise Invalid(what="dst", reason="expected a host, or host:port")
     if (method := params.get("method", "online")) != "online":
@@ -190,7 +196,7 @@ def journey_of(params: Struct) -> Journey:
         text = params.get(name, "")
         if not isinstance(text, str) or any(sign in text for sign in "/@?# \t\n"):
             raise Invalid(what=name, reason="expected an address")
-        options |= {name: text} if text else {}
+        options |= {name: bracketed(text)} if text else {}
     return Journey(
         way=Way.OUT,
         peer=peer,

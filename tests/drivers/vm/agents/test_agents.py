@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from drivers.errors import NoSuchVm, NotResponding, NoWayToShutDown
 from drivers.vm.agents.channel import LONGEST
+from drivers.vm.hypervisor.link import Seen
 from tests.drivers.vm.agents.inside import NAME, Inside, Libvirt, Place, line
 from tests.drivers.vm.agents.test_messages import BROKEN
 from tests.drivers.vm.conftest import OTHER, VM
@@ -180,6 +182,115 @@ def test_only_an_agent_that_is_there_is_told(place: Place, inside: Inside) -> No
         tell(place, "lock-screen")
 
 
+def handshake(place: Place, inside: Inside, version: int) -> None:
+    """Have the agent say which version of the protocol it speaks."""
+    inside.say(line("heartbeat", apiVersion=version))
+    until(lambda: place.inside(lambda: place.driver.agents._guests[VM].kept.report.api) == min(version, 3), 60)
+
+
+def told_kinds(inside: Inside) -> list[str]:
+    return [message["__name__"] for message in inside.heard()]
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_an_agent_that_knows_of_processors_is_told_how_many_there_are(
+    place: Place, inside: Inside, version: int
+) -> None:
+    alive(place, inside)
+    handshake(place, inside, version)
+    place.does(VM, lambda: place.driver.changes.resources.set_cpus(VM, 2))
+    tell(place, "lock-screen")
+    inside.hears("lock-screen")
+    assert [m for m in inside.heard() if m["__name__"] == "set-number-of-cpus"] == [
+        {"__name__": "set-number-of-cpus", "count": 2}
+    ] * version
+
+
+def test_a_change_of_processors_needs_no_agent(place: Place, inside: Inside) -> None:
+    place.does(VM, lambda: place.driver.changes.resources.set_cpus(VM, 2))
+    place.calm()
+    assert told_kinds(inside) == ["refresh"]
+
+
+def announce(place: Place) -> None:
+    place.inside(lambda: place.driver.agents.announce(place.driver._machines.get(VM), "after_hibernation"))
+
+
+def test_what_has_happened_to_a_guest_is_told_once_it_understands(place: Place, inside: Inside) -> None:
+    announce(place)
+    alive(place, inside)
+    assert told_kinds(inside) == ["refresh"]
+    handshake(place, inside, 3)
+    assert inside.hears("lifecycle-event") == {"__name__": "lifecycle-event", "type": "after_hibernation"}
+    handshake(place, inside, 3)
+    tell(place, "lock-screen")
+    inside.hears("lock-screen")
+    assert told_kinds(inside) == ["refresh", "api-version", "lifecycle-event", "lock-screen"]
+    announce(place)  # now it is known that it does
+    until(lambda: told_kinds(inside)[-1] == "lifecycle-event")
+
+
+def test_an_agent_that_is_too_old_is_not_told(place: Place, inside: Inside) -> None:
+    announce(place)
+    handshake(place, inside, 2)
+    tell(place, "lock-screen")
+    inside.hears("lock-screen")
+    assert told_kinds(inside) == ["refresh", "api-version", "lock-screen"]
+
+
+def test_old_news_are_not_told(place: Place, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    from drivers.vm.agents import agents
+
+    monkeypatch.setattr(agents, "NEWS_PATIENCE", -1.0)
+    announce(place)
+    handshake(place, inside, 3)
+    tell(place, "lock-screen")
+    inside.hears("lock-screen")
+    assert "lifecycle-event" not in told_kinds(inside)
+
+
+def test_news_survive_an_exec(start: Start, place: Place, inside: Inside) -> None:
+    announce(place)
+    alive(place, inside)
+    start(**place.hand_over())
+    inside.say(line("heartbeat", apiVersion=3))
+    inside.hears("lifecycle-event")
+
+
+def test_a_guest_that_was_restored_is_told(start: Start, libvirt: Libvirt, inside: Inside, base: Path) -> None:
+    memory = base / "memory"
+    memory.write_bytes(b"LibvirtQemudSave")
+    libvirt.answers["saved"] = f"<domain><uuid>{VM}</uuid><devices/></domain>"
+    place = start()
+    libvirt.answers["restore"] = lambda *_, **__: libvirt.domains.update({VM: Seen(False)})
+    place.create(VM, hiberVolHandle=str(memory))
+    place.await_status(VM, "Up")
+    inside.accept()
+    inside.say(line("heartbeat", apiVersion=3))
+    assert inside.hears("lifecycle-event")["type"] == "after_hibernation"
+
+
+def test_a_guest_that_came_from_another_host_is_told(start: Start, libvirt: Libvirt, inside: Inside) -> None:
+    libvirt.row = msgspec.structs.replace(libvirt.row, migrates=True, children_are_ours=False)
+    libvirt.xmls[VM] = "<domain/>"
+    place = start()
+    place.does(VM, lambda: place.driver.expect({"vmId": VM, "memSize": 64}))
+    libvirt.domains[VM] = Seen(True, coming=True)
+    libvirt.tell(VM, "started", None)
+    place.calm()
+    assert place.status(VM) == "Migration Destination"
+    # Nothing runs in it yet, and libvirt would have whoever asks wait.
+    place.inside(place.driver.agents.attend)
+    place.calm()
+    assert libvirt.agent.asked == []
+    libvirt.change(VM, Seen(False))
+    place.await_status(VM, "Up")
+    inside.accept()
+    inside.say(line("heartbeat", apiVersion=3))
+    assert inside.hears("lifecycle-event")["type"] == "after_migration"
+    until(lambda: libvirt.agent.asked)
+
+
 # An exec, and a crash
 
 
@@ -313,6 +424,29 @@ def test_one_that_is_being_asked_is_waited_for(place: Place, libvirt: Libvirt, m
     until(lambda: place.unsafe() == f"guest agents are being asked: {VM}")
     gate.set()
     until(lambda: place.unsafe() is None)
+
+
+def test_one_that_is_asked_when_an_exec_is_wanted_is_asked_no_more(
+    place: Place, libvirt: Libvirt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    gate, asked = threading.Event(), list[str]()
+
+    def ask(_vm_id: str, command: str, _patience: int) -> str:
+        asked.append(command)
+        assert gate.wait(60)
+        return '{"return": {"host-name": "new"}}'
+
+    place.calm()
+    monkeypatch.setattr(libvirt.agent, "ask", ask)
+    libvirt.tell(VM, "agent", None)
+    until(lambda: asked)
+    place.inside(place.driver.settle)
+    gate.set()
+    until(lambda: place.unsafe() is None)
+    assert len(asked) == 1
+    place.inside(place.driver.resume)
 
 
 # Shutting down

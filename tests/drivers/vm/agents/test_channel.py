@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.errors import NotResponding
-from drivers.vm.agents.channel import BURST, CHUNK, LONGEST, MOST_UNSENT, PER_LINE, Channel, Lines
+from drivers.vm.agents.channel import (
+    AT_FULL_RATE,
+    BURST,
+    CHUNK,
+    LONGEST,
+    MOST_UNSENT,
+    PER_LINE,
+    RATE,
+    Channel,
+    Floods,
+    Lines,
+)
 from tests.drivers.vm.stand import Stand
 from tests.until import until
 
@@ -44,7 +57,7 @@ def test_the_longest_line_is_taken_and_a_longer_one_thrown_away() -> None:
 class End:
     """A channel on one end of a pair of sockets; `guest` is the other."""
 
-    def __init__(self, stand: Stand, begun: bytes = b"", unsent: bytes = b"") -> None:
+    def __init__(self, stand: Stand, begun: bytes = b"", unsent: bytes = b"", floods: Floods | None = None) -> None:
         self.guest, self.ours = socket.socketpair()
         self.ours.setblocking(False)
         self.heard: list[bytes] = []
@@ -57,6 +70,7 @@ class End:
             unsent,
             self.heard.extend,
             lambda: setattr(self, "ended", True),
+            floods,
         )
         stand.inside(self.channel.start)
 
@@ -70,7 +84,7 @@ class End:
 def open_end(stand: Stand) -> Iterator[Callable[..., End]]:
     ends: list[End] = []
 
-    def make(**how: bytes) -> End:
+    def make(**how: Any) -> End:
         ends.append(End(stand, **how))
         return ends[-1]
 
@@ -146,3 +160,38 @@ def test_stopping_and_starting_again_loses_nothing(stand: Stand, open_end: Calla
     stand.inside(end.channel.start)
     stand.inside(end.channel.start)
     until(lambda: end.heard == [b"while nobody listens"])
+
+
+def test_the_more_send_floods_the_slower_each_is_read(open_end: Callable[..., End]) -> None:
+    floods = Floods()
+    assert floods.rest(RATE) == 1.0
+    floods.waiting = 3 * AT_FULL_RATE
+    assert floods.rest(RATE) == 3.0
+    floods.waiting = 0
+    hostile = [open_end(floods=floods) for _ in range(3)]
+    for end in hostile:
+        end.guest.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                end.guest.send(b"\n" * CHUNK)
+    until(lambda: floods.waiting == 3, 60, "all of them to be held up")
+    honest = open_end(floods=floods)
+    honest.guest.sendall(b"fine\n")
+    until(lambda: honest.heard == [b"fine"])
+    for end in (*hostile, honest):
+        end.close()
+    assert floods.waiting == 0
+
+
+def test_a_rest_pays_for_what_was_read_and_for_no_more(stand: Stand, open_end: Callable[..., End]) -> None:
+    floods = Floods()
+    end = open_end(floods=floods)
+
+    def rest() -> float:
+        end.channel._spend(2 * BURST)
+        assert floods.waiting == 1 and end.channel._allowance < 0
+        end.channel._reckoned -= 3600  # it has lasted that long
+        end.channel._rested()
+        return end.channel._allowance
+
+    assert stand.inside(rest) == 0.0 and floods.waiting == 0

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from drivers.vm.agents import messages
 from drivers.vm.agents.channel import Lines
-from drivers.vm.agents.guest import load, save
-from drivers.vm.agents.messages import Unintelligible, agreed, read, take, written
+from drivers.vm.agents.guest import MOST_BEGUN, load, save
+from drivers.vm.agents.messages import LONGEST_MENDED, Unintelligible, agreed, read, take, written
 from drivers.vm.agents.told import LONGEST_TEXT, MOST, Kept, Report, Told, shown, statistics
 from tests.drivers.vm.agents.inside import line
 from vdsmd.api.xmlrpc import encode_reply
@@ -160,6 +160,22 @@ def test_what_is_too_much_is_cut() -> None:
     assert told(digits % (b"9" * 4000))["guestName"] == "9" * LONGEST_TEXT
     with pytest.raises(Unintelligible):
         read(digits % (b"9" * 100000))
+
+
+def test_a_long_line_is_not_searched_for_what_is_no_character() -> None:
+    bad = b'{"__name__": "host-name", "name": "\xff%s"}'
+    assert read(bad % (b"x" * 1000)).name == "\ufffd" + "x" * 1000
+    with pytest.raises(Unintelligible):
+        read(bad % (b"x" * LONGEST_MENDED))
+    assert read(b'{"__name__": "host-name", "name": "%s"}' % (b"x" * LONGEST_MENDED)).name == "x" * LONGEST_MENDED
+
+
+def test_lines_that_have_arrived_in_part_are_kept_up_to_a_limit() -> None:
+    kept = {str(size): Kept(begun=b"x" * size) for size in (MOST_BEGUN, 10, 0)}
+    saved = load(save(kept))
+    assert saved["10"] == kept["10"] and saved["0"] == kept["0"]
+    assert (saved[str(MOST_BEGUN)].begun, saved[str(MOST_BEGUN)].skipping) == (b"", True)
+    assert load(save({"a": Kept(begun=b"x" * MOST_BEGUN)}))["a"].begun == b"x" * MOST_BEGUN
 
 
 JSON = st.recursive(

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import libvirt as libvirt_module
 import msgspec
 import pytest
 
 from drivers.errors import DriverError, Failed, Invalid, VmExists
 from drivers.vm.contract import SAVED, Status
 from drivers.vm.errors import MigrationFailed, NothingToCancel, OnItsWay, PeerRefused, PeerUnreachable
+from drivers.vm.hypervisor.jobs import Underway
 from drivers.vm.hypervisor.link import Seen
 from drivers.vm.machine import Journey, Stage, VmRecord, Way
+from drivers.vm.travel.migration import journey_of
 from tests.drivers.vm.fake import ROW, FakeLibvirt
 from tests.drivers.vm.stand import Stand
 from tests.until import until
@@ -229,6 +233,168 @@ def test_nobody_is_asked_to_let_go_who_was_never_reached(source: Stand, peer: Pe
     until(lambda: told(source)["code"] == "migrateErr", 60)
     source.calm()
     assert [verb for verb, _ in peer.asked] == ["migrationCreate"]
+
+
+def departs(stand: Stand, link: FakeLibvirt, **params: Any) -> Any:
+    """Return what libvirt would be asked to do for a migration."""
+    machine = stand.inside(lambda: stand.driver._machines.get(VM))
+    given = {"vmId": VM, "dst": "host:54322", **params}
+    stand.driver._machines.update(machine, journey=journey_of(given))
+    migration = stand.driver.moving.departures._kinds[Way.OUT]
+    fake: Any = link
+    try:
+        return migration.prepare(machine, fake)
+    finally:
+        stand.driver._machines.update(machine, journey=None)
+
+
+P2P_LIVE = libvirt_module.VIR_MIGRATE_PEER2PEER | libvirt_module.VIR_MIGRATE_LIVE
+ABORT = libvirt_module.VIR_MIGRATE_ABORT_ON_ERROR
+ORDERS: dict[str, tuple[dict[str, Any], int, dict[str, Any]]] = {
+    "nothing said": ({}, ABORT, {"bandwidth": 52, "migrate_uri": "tcp://host"}),
+    "not to abort": ({"abortOnError": "false"}, 0, {"bandwidth": 52, "migrate_uri": "tcp://host"}),
+    "compressed": (
+        {"compressed": "true"},
+        ABORT | libvirt_module.VIR_MIGRATE_COMPRESSED,
+        {"bandwidth": 52, "migrate_uri": "tcp://host"},
+    ),
+    "converging": (
+        {"autoConverge": True, "compressed": "False"},
+        ABORT | libvirt_module.VIR_MIGRATE_AUTO_CONVERGE,
+        {"bandwidth": 52, "migrate_uri": "tcp://host"},
+    ),
+    "tunneled": ({"tunneled": "True"}, ABORT | libvirt_module.VIR_MIGRATE_TUNNELLED, {"bandwidth": 52}),
+    "another address for the data": (
+        {"dstqemu": "192.0.2.7"},
+        ABORT,
+        {"bandwidth": 52, "migrate_uri": "tcp://192.0.2.7"},
+    ),
+    "data by IPv6": ({"dstqemu": "2001:db8::7"}, ABORT, {"bandwidth": 52, "migrate_uri": "tcp://[2001:db8::7]"}),
+    "slower": ({"maxBandwidth": "7"}, ABORT, {"bandwidth": 7, "migrate_uri": "tcp://host"}),
+    "display": (
+        {"consoleAddress": "192.0.2.8"},
+        ABORT,
+        {"bandwidth": 52, "migrate_uri": "tcp://host", "graphics_uri": "spice://192.0.2.8"},
+    ),
+    "what nobody knows": (
+        {"dstparams": "", "timeout": 5, "x": []},
+        ABORT,
+        {"bandwidth": 52, "migrate_uri": "tcp://host"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_what_a_caller_says_is_what_libvirt_is_asked(source: Stand, libvirt: FakeLibvirt, name: str) -> None:
+    params, flags, expected = ORDERS[name]
+    order = departs(source, libvirt, **params)
+    assert (order.deed, order.target, order.vm_id) == ("migrate", "qemu+tcp://host/system", VM)
+    assert (order.flags, order.params) == (P2P_LIVE | flags, expected)
+
+
+@pytest.mark.parametrize(
+    ("dst", "target"),
+    [
+        ("host", "qemu+tcp://host/system"),
+        ("192.0.2.9:1", "qemu+tcp://192.0.2.9/system"),
+        ("[2001:db8::9]:54321", "qemu+tcp://[2001:db8::9]/system"),
+        ("2001:db8::9", "qemu+tcp://[2001:db8::9]/system"),
+    ],
+)
+def test_the_other_libvirt_is_where_the_other_daemon_is(
+    source: Stand, libvirt: FakeLibvirt, dst: str, target: str
+) -> None:
+    assert departs(source, libvirt, dst=dst).target == target
+
+
+def test_under_tls_libvirts_speak_tls(tmp_path: Path, libvirt: FakeLibvirt, peer: Peer) -> None:
+    libvirt.row = msgspec.structs.replace(ROW, children_are_ours=False, migrates=True)
+    stand = Stand(tmp_path, libvirt, ssl=True, migration_max_bandwidth=0)
+    try:
+        stand.driver.peer = lambda _: peer
+        stand.run(VM)
+        order = departs(stand, libvirt)
+        assert order.target == "qemu+tls://host/system" and "bandwidth" not in order.params
+    finally:
+        stand.stop()
+
+
+# Limits, whoever it is that carries it
+
+
+class Carried:
+    """A migration that a process carries which is not ours to see; what libvirt says of it is `underway`."""
+
+    def __init__(self, base: Path, libvirt: FakeLibvirt, journey: Journey, **settings: Any) -> None:
+        libvirt.row = msgspec.structs.replace(ROW, children_are_ours=False, migrates=True)
+        self.underway = Underway(way=Way.OUT, total=100, remaining=100)
+        self.downtimes: list[int] = []
+        self._libvirt = libvirt
+        libvirt.answers["underway"] = None
+        first = Stand(base, libvirt)
+        first.run(VM)
+        machine = first.stop().machines[0]
+        libvirt.answers["underway"] = lambda: self.underway
+        libvirt.answers["allow_downtime"] = self.downtimes.append
+        libvirt.answers["abort"] = self._abort
+        left = msgspec.structs.replace(machine, status=Status.MIGRATION_SOURCE, journey=journey)
+        self.stand = Stand(base, libvirt, left=VmRecord(machines=[left]), **settings)
+
+    def _abort(self) -> None:
+        self._libvirt.answers["underway"] = None
+
+
+@pytest.fixture
+def carried(tmp_path: Path, libvirt: FakeLibvirt) -> Iterator[Callable[..., Carried]]:
+    made: list[Carried] = []
+
+    def make(journey: dict[str, Any], **settings: Any) -> Carried:
+        whole = {"way": Way.OUT, "stage": Stage.MOVING, "begun": time.time(), **journey}
+        made.append(Carried(tmp_path, libvirt, Journey(**whole), **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stand.stop()
+
+
+NO_LIMIT = {"migration_max_time_per_gib_mem": 0.0, "migration_progress_timeout": 0.0}
+
+
+def test_the_downtime_that_is_allowed_grows(carried: Callable[..., Carried]) -> None:
+    one = carried({"downtime": 400}, migration_downtime_steps=4, migration_downtime_delay=0.4, **NO_LIMIT)
+    until(lambda: one.downtimes[-1:] == [400], 60, "all of it to be allowed")
+    # However slowly we look, it never goes back, and never above what was said.
+    assert one.downtimes == sorted(set(one.downtimes)) and set(one.downtimes) <= {100, 200, 300, 400}
+    assert one.stand.status(VM) == "Migration Source"
+
+
+def test_without_a_word_the_configured_downtime_holds(carried: Callable[..., Carried]) -> None:
+    one = carried({}, migration_downtime=77, migration_downtime_delay=0.0, **NO_LIMIT)
+    until(lambda: one.downtimes == [77], 60)
+
+
+def test_a_migration_that_is_stuck_is_aborted(carried: Callable[..., Carried], libvirt: FakeLibvirt) -> None:
+    one = carried({}, **{**NO_LIMIT, "migration_progress_timeout": 0.5})
+    one.underway = Underway(way=Way.OUT, total=100, remaining=40)
+    until(lambda: one.stand.stats(VM).get("migrationProgress") == 60 or libvirt.calls("abort"), 60)
+    one.stand.await_status(VM, "Up")
+    assert "stuck" in told(one.stand)["message"] and told(one.stand)["code"] == "migrateErr"
+    assert libvirt.calls("abort")
+
+
+def test_one_that_takes_too_long_is_aborted(carried: Callable[..., Carried], libvirt: FakeLibvirt) -> None:
+    limit = {**NO_LIMIT, "migration_max_time_per_gib_mem": 60.0}
+    one = carried({"begun": time.time() - 100}, **limit)
+    one.stand.await_status(VM, "Up")
+    assert "takes longer than 60 seconds" in told(one.stand)["message"] and libvirt.calls("abort")
+
+
+def test_one_that_is_within_its_limits_goes_on(carried: Callable[..., Carried], libvirt: FakeLibvirt) -> None:
+    one = carried({"begun": time.time() - 100}, migration_max_time_per_gib_mem=1000.0, migration_progress_timeout=0.0)
+    one.underway = Underway(way=Way.OUT, total=100, remaining=5)
+    until(lambda: one.stand.stats(VM)["migrationProgress"] == 95, 60)
+    assert not libvirt.calls("abort") and told(one.stand)["progress"] == 95
 
 
 # Coming
