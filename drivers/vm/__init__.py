@@ -9,7 +9,7 @@ sampler     their counters (vmstats)          console      what they write
 Imported after the first answer:
 desk        what everybody works at           deeds        create, destroy, pause, shut down (powerbutton) ...
 launcher    their starts                      belongings   what they have on the host (made/)
-hooked      the operator's scripts            monitors, revival
+hooked      the operator's scripts            monitors, revival, hastening
 changes/    while they run                    travel/      to and from other hosts and files
 agents/     in the guests                     hypervisor/  libvirt, in the daemon's own words
 conf/       what callers say of them          xml/         what libvirt is told of them

@@ -1,7 +1,7 @@
 """Belongings: what a machine has on the host beside its domain, made at its start and taken away at its end.
 
-Media made of files, taps in bridges, layers that are thrown away. It promises that nothing is made that is not found again by
-the machine's id, so that whoever sees a machine's end, whenever, takes all of it away.
+Media made of files, taps in bridges, layers that are thrown away, the right to open devices. It promises that nothing is made
+that is not found again by the machine's id, so that whoever sees a machine's end, whenever, takes all of it away.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from drivers.base import Host
 from drivers.errors import DriverError
 from drivers.vm.machine import Machine
 from drivers.vm.machines import Machines
-from drivers.vm.made import layers, payload, taps
+from drivers.vm.made import hostdevs, layers, payload, taps
 
 if TYPE_CHECKING:
     from drivers.vm.changes.images import Images
@@ -90,6 +90,8 @@ class Belongings:
             if nic.get("portMirroring") and not taps.is_of(vm_id, str(nic.get("name", ""))):
                 taps.unwatch(self._host.root, nic)
         taps.remove(self._host.root, taps.present(vm_id))
+        if machine and hostdevs.must_be_granted() and any(map(hostdevs.is_usb, machine.conf.get("devices", ()))):
+            hostdevs.revoke(self._host.root, vm_id)
         for remove in (partial(payload.remove, self._media), partial(layers.remove, self._layers)):
             try:
                 remove(vm_id)
@@ -135,7 +137,15 @@ class Belongings:
     def _device(self, vm_id: str, device: Struct, row: Hypervisor) -> Struct:
         if device.get("type") == "interface":
             return self.plug(vm_id, device, row)
+        if hostdevs.is_usb(device):
+            return self._usb(vm_id, device, row)
         return self._disk(vm_id, device) if device.get("type") == "disk" else device
+
+    def _usb(self, vm_id: str, device: Struct, row: Hypervisor) -> Struct:
+        found = hostdevs.located(device)
+        if row.children_are_ours and hostdevs.must_be_granted():
+            hostdevs.grant(self._host.root, vm_id, found)  # QEMU runs as the ordinary user that we are
+        return found
 
     def _disk(self, vm_id: str, disk: Struct) -> Struct:
         if (disk.get("specParams") or {}).get("vmPayload"):

@@ -26,6 +26,7 @@ from drivers.vm.answers import shown
 from drivers.vm.conf.params import Defaults, handling_of, normalise
 from drivers.vm.contract import NO_ERROR, UNBORN, Move, Status
 from drivers.vm.desk import Desk
+from drivers.vm.hastening import Hastening
 from drivers.vm.launcher import Launcher
 from drivers.vm.machine import Machine, Shutdown
 from drivers.vm.powerbutton import PowerButton
@@ -47,7 +48,7 @@ UNFIT_FOR_CONT = (Status.MIGRATION_SOURCE, Status.SAVING, Status.DOWN)
 class Deeds:
     """See the module."""
 
-    def __init__(self, desk: Desk, launcher: Launcher, button: PowerButton) -> None:
+    def __init__(self, desk: Desk, launcher: Launcher, button: PowerButton, hastening: Hastening) -> None:
         self._desk = desk
         self._host = desk.host
         self._machines = desk.machines
@@ -55,6 +56,7 @@ class Deeds:
         self._hooked = desk.hooked
         self._launcher = launcher
         self._button = button
+        self._hastening = hastening
 
     def create(self, params: dict[str, Any]) -> Conf:
         """Take in a new machine; it is launched soon. Raises Invalid, MissingParameter, Unsupported, VmExists."""
@@ -71,13 +73,16 @@ class Deeds:
     def destroy(self, vm_id: str) -> None:
         """End the machine if it runs, and forget it. Raises NoSuchVm, HypervisorDown, DestroyFailed, HookFailed."""
         machine = self._machines.get(vm_id)
-        with self._hooked.destroy(machine.conf, lambda: self._xml(machine)):
-            with self._machines.lock:
-                if machine.status is Status.WAIT_FOR_LAUNCH:
-                    self._machines.remove(machine)  # nobody launches it any more
-            if self._machines.is_current(machine):
-                self._end(machine)
-            self._forget(machine)
+        try:
+            with self._hooked.destroy(machine.conf, lambda: self._xml(machine)):
+                with self._machines.lock:
+                    if machine.status is Status.WAIT_FOR_LAUNCH:
+                        self._machines.remove(machine)  # nobody launches it any more
+                if self._machines.is_current(machine):
+                    self._end(machine)
+                self._forget(machine)
+        finally:
+            self._host.in_loop(lambda: self._hastening.spare(machine))
 
     def _xml(self, machine: Machine) -> str:
         """What hooks see of a machine: its domain's XML, '' when it has none."""
@@ -86,7 +91,7 @@ class Deeds:
     def _end(self, machine: Machine) -> None:
         vm_id = machine.vm_id
         try:
-            self._connection.require().destroy(vm_id)
+            self._connection.require().destroy(vm_id, politely=machine.responds)
         except NoSuchVm:
             log.info("The domain was gone already vm=%s", vm_id)
         except HypervisorDown:

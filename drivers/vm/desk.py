@@ -40,7 +40,8 @@ class Peer(Protocol):
 
 
 class Desk(msgspec.Struct, frozen=True, kw_only=True):
-    """Functions say what holds at the moment. identify: returns what guests are told of their host, in a worker."""
+    """Functions say what holds at the moment. identify: returns what guests are told of their host, in a worker. address_on:
+    returns this host's address on a network, '' for none, in a worker."""
 
     host: Host
     machines: Machines
@@ -53,6 +54,7 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
     settings: Callable[[], Settings]
     images: Callable[[], Images]
     identify: Callable[[], Identity]
+    address_on: Callable[[str], str]
     peer: Callable[[str], Peer]
     sample_soon: Callable[[], None]
 

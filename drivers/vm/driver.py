@@ -46,6 +46,8 @@ class VmDriver(Answers):
     def __init__(self, host: Host, config: Any, libvirt: Libvirt | None = None) -> None:
         self.identify: Callable[[], Identity] = Identity
         """Returns what guests are told of their host, in a worker; the host's facts know."""
+        self.address_on: Callable[[str], str] = lambda network: ""
+        """Returns this host's address on a network, '' for none, in a worker; the network driver knows."""
         self.images: Images | None = None
         """Finds data that is named by storage domains; without, only what is named by a path is found."""
         self.hooks = Hooks(f"{host.run_dir}/no-hooks")
@@ -110,6 +112,11 @@ class VmDriver(Answers):
         """Storage is back: have these machines go on, or all, that an I/O error has paused. Any thread."""
         self._host.in_loop(lambda: self._works.revival.resume(vm_ids) if self._works else None)
 
+    def hasten(self, vm_id: str) -> None:
+        """Somebody waits for the turn to destroy this machine, which may not answer. Loop's thread."""
+        if self._works is not None:
+            self._works.hastening.ask(vm_id)
+
     def _desk(self) -> Desk:
         from drivers.vm.belongings import Belongings
         from drivers.vm.changes.images import Paths
@@ -131,6 +138,7 @@ class VmDriver(Answers):
             settings=lambda: self._settings,
             images=images,
             identify=lambda: self.identify(),
+            address_on=lambda network: self.address_on(network),
             peer=lambda peer: self.peer(peer),
             sample_soon=self._sampler.soon,
         )
@@ -286,6 +294,7 @@ class VmDriver(Answers):
         self.agents.attend()
         if self._works is not None:
             self._works.revival.attend()
+            self._works.hastening.attend()
 
     def _broken(self, reason: str) -> None:
         self._host.in_loop(lambda: self._connection.lost(reason))

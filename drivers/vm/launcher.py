@@ -101,12 +101,13 @@ class Launcher:
             console=self._consoles.prefix(str(conf["vmId"])),
             identity=self._desk.identify(),
             drive_cache=self._desk.settings().drive_cache,
+            address_on=self._desk.address_on,
             amend=self._desk.hooked.amend(conf),
         )
 
     def _restore(self, link: Link, conf: dict[str, Any]) -> Seen:
         vm_id, prefix = str(conf["vmId"]), self._consoles.prefix(str(conf["vmId"]))
-        restoring = Restoring(self._desk.images(), self._desk.hooked, conf)
+        restoring = Restoring(self._desk.images(), self._desk.hooked, conf, self._desk.address_on)
         xml = restoring.definition(link, channels_dir=self._desk.room(link), console=prefix)
         try:
             self._consoles.prepare(vm_id)

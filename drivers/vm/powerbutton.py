@@ -124,7 +124,7 @@ class PowerButton:
         if plan.reboot:
             link.reset(machine.vm_id)
         else:
-            link.destroy(machine.vm_id)
+            link.destroy(machine.vm_id, politely=machine.responds)
 
     def _stepped(self, machine: Machine, plan: Shutdown, _: object, error: Exception | None) -> None:
         if error is not None and not isinstance(error, NoSuchVm):

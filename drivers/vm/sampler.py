@@ -140,20 +140,22 @@ class Sampler:
             last = before.get(vm_id, (None, None))[0]
             if vm_id in values and (last is None or last.taken < began):
                 fresh[vm_id] = sample_of(values[vm_id], taken), last
-                self._listen(machine, values[vm_id])
+                self._listen(machine, values[vm_id], timely=taken - began <= STUCK)
             elif vm_id in before:
                 fresh[vm_id] = before[vm_id]
         self._samples = fresh
         self._silent_since = {vm_id: since for vm_id, since in self._silent_since.items() if vm_id in self._machines}
         self._sampled(set(values))
 
-    def _listen(self, machine: Machine, values: dict[str, Any]) -> None:
+    def _listen(self, machine: Machine, values: dict[str, Any], *, timely: bool) -> None:
         link = self._connection.link
         if link is None or not link.row.monitors or machine.status is Status.MIGRATION_DESTINATION:
             return  # there is nobody to ask, or it cannot answer before it has arrived
         if ONLY_A_MONITOR_KNOWS in values:
             self._silent_since.pop(machine.vm_id, None)
             responds = True
+        elif not timely:
+            return  # others that waited with it were asking the same monitors, and kept them busy
         else:
             since = self._silent_since.setdefault(machine.vm_id, time.monotonic())
             responds = time.monotonic() - since < PATIENCE and machine.responds

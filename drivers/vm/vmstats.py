@@ -20,7 +20,8 @@ Stats = dict[str, Any]
 
 _NIC = ("rx.bytes", "rx.errs", "rx.drop", "tx.bytes", "tx.errs", "tx.drop")
 _TRANSFERS = ("rd.reqs", "rd.bytes", "rd.times", "wr.reqs", "wr.bytes", "wr.times")
-_DISK = (*_TRANSFERS, "fl.reqs", "fl.times", "allocation", "physical")
+_DISK = (*_TRANSFERS, "fl.reqs", "fl.times", "capacity", "physical")
+"""`physical`: what a disk takes of its storage. `capacity`: how large it is for the guest, and how long a raw one is."""
 _SLOW_NICS = {"rtl8139": 100, "ne2k_pci": 10, "i82551": 100, "i82557b": 100, "i82559er": 100, "pcnet": 100}
 """Speeds in Mb/s of models that are no gigabit nics."""
 
@@ -281,7 +282,7 @@ def _disks(conf: Conf, sample: Sample | None, previous: Sample | None, per_secon
 
 
 def _disk(disk: Conf, counted: list[int] | None, before: list[int] | None, per_second: float) -> Stats:
-    reads, read, _, writes, written, _, _, _, allocation, physical = counted or [0] * len(_DISK)
+    reads, read, _, writes, written, *_ = counted or [0] * len(_DISK)
     rate = _rates(counted, before, per_second)
 
     def latency(requests: int, times: int) -> str:
@@ -291,8 +292,7 @@ def _disk(disk: Conf, counted: list[int] | None, before: list[int] | None, per_s
     identity = {"lunGUID": disk["GUID"]} if disk.get("GUID") else {"imageID": disk.get("imageID", "")}
     return {
         **identity,
-        "truesize": str(allocation or disk.get("truesize", 0)),
-        "apparentsize": str(physical or disk.get("apparentsize", 0)),
+        **sizes(disk, counted),
         "readRate": _figure(rate(1)),
         "writeRate": _figure(rate(4)),
         "readLatency": latency(0, 2),
@@ -302,6 +302,16 @@ def _disk(disk: Conf, counted: list[int] | None, before: list[int] | None, per_s
         "writeOps": str(writes),
         "readBytes": str(read),
         "writtenBytes": str(written),
+    }
+
+
+def sizes(disk: Conf, counted: list[int] | None) -> Stats:
+    """Return the keys truesize and apparentsize of a disk, by its counters in a sample: bytes, as text, as far as known."""
+    capacity, physical = counted[-2:] if counted else (0, 0)
+    length = capacity if disk.get("format", "raw") == "raw" else physical
+    return {
+        "truesize": str(physical or disk.get("truesize") or 0),
+        "apparentsize": str(length or disk.get("apparentsize") or 0),
     }
 
 

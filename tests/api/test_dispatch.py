@@ -30,6 +30,7 @@ class Node:
         self.recovering = ""
         self.hooks = Hooks("/nonexistent")
         self.submitted: list[Submitted] = []
+        self.done: list[str] = []
 
     def submit(self, work: Callable[[], Any], done: Any = None, *, key: str | None = None, timeout: float = 0) -> None:
         self.submitted.append((work, done, key, timeout))
@@ -76,7 +77,17 @@ def own_status(node: Node) -> Reply:
     return {"status": {"code": 7, "message": "half done"}, "progress": 50}
 
 
+def destroy(node: Node, vmId: Uuid) -> Reply:
+    return {"done": [*node.done, vmId]}
+
+
+def hasten(node: Node, vmId: Uuid) -> None:
+    assert not node.submitted
+    node.done.append(f"ahead {vmId}")
+
+
 VERBS = [
+    Verb(name="destroy", run=destroy, key="vmId", ahead=hasten),
     Verb(name="ping", run=ping, quick=True, alive=True),
     Verb(name="getVmStats", run=stats, quick=True),
     Verb(name="setVmTicket", run=ticket, key="vmId", timeout=7.0),
@@ -229,6 +240,11 @@ def test_a_sign_of_life_that_cannot_be_noted_hurts_nobody(tmp_path: Path, caplog
     caller = Caller(tmp_path / "missing")
     assert [caller.code("ping")[0] for _ in range(3)] == [0, 0, 0]
     assert len([line for line in caplog.messages if "client.log" in line]) == 1
+
+
+def test_what_is_done_ahead_does_not_wait_for_others_of_the_key(caller: Caller) -> None:
+    assert caller.call("destroy", "V1")["done"] == ["ahead V1", "V1"]
+    assert [key for _, _, key, _ in caller.node.submitted] == []
 
 
 def test_slow_verbs_are_isolated_by_their_key(caller: Caller) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.network.namespace import inside, ip
+from tests.drivers.network.namespace import inside, ip, nics
 from tests.running import PATIENCE, Running, Stage, runs
 from tests.until import until
 
@@ -247,6 +247,99 @@ def test_a_machine_that_is_destroyed_takes_its_taps_with_it(daemon: Start) -> No
     inside(destroyed)
 
 
+DISPLAY_NET = {"nic": "em1", "bootproto": "none", "ipaddr": "192.0.2.10", "netmask": "255.255.255.0"}
+
+
+def listeners(daemon: Running, port: int) -> set[str]:
+    """Return the addresses of the daemon's host on which somebody listens on a port, as the kernel tells them."""
+    lines = Path(f"/proc/{daemon.pid}/net/tcp").read_text().splitlines()[1:]
+    ends = [line.split()[1] for line in lines if line.split()[3] == "0A"]
+    return {end.partition(":")[0] for end in ends if int(end.partition(":")[2], 16) == port}
+
+
+@as_root
+def test_a_display_listens_on_its_network_alone(daemon: Start, stage: Stage) -> None:
+    def listens() -> None:
+        nics("em1")
+        vdsmd = daemon(uri="embed")
+        vdsmd.must("setupNetworks", {"display": DISPLAY_NET}, {}, {"connectivityCheck": False})
+        vm_id = created(vdsmd, machine(display="vnc", displayNetwork="display"))
+        told = stats(vdsmd, vm_id)
+        port = int(told["displayPort"])
+        assert told["displayInfo"] == [{"type": "vnc", "port": str(port), "tlsPort": "-1", "ipAddress": "192.0.2.10"}]
+        assert told["displayIp"] == shown(vdsmd, vm_id)["displayIp"] == "192.0.2.10"
+        assert listeners(vdsmd, port) == {"0A0200C0"}
+        vdsmd.must("setVmTicket", vm_id, "secret", 60)
+        vdsmd.reexec()
+        assert stats(vdsmd, vm_id)["displayIp"] == "192.0.2.10"
+        # To a file, and back when the network has another address.
+        memory = stage.base / "memory"
+        vdsmd.must("hibernate", vm_id, str(memory))
+        until(lambda: stats(vdsmd, vm_id)["status"] == "Down", PATIENCE, "it to be saved")
+        vdsmd.must("destroy", vm_id)
+        moved = {**DISPLAY_NET, "ipaddr": "192.0.2.11"}
+        vdsmd.must("setupNetworks", {"display": moved}, {}, {"connectivityCheck": False})
+        again = machine(display="vnc", displayNetwork="display", vmId=vm_id, restoreState=str(memory))
+        created(vdsmd, again)
+        assert stats(vdsmd, vm_id)["displayIp"] == "192.0.2.11"
+        assert listeners(vdsmd, int(stats(vdsmd, vm_id)["displayPort"])) == {"0B0200C0"}
+        vdsmd.must("destroy", vm_id)
+
+    inside(listens)
+
+
+def test_what_was_told_of_a_machine_makes_it_again(daemon: Start, stage: Stage) -> None:
+    """An engine keeps what it was told of devices, also of those that it did not ask for: they are where they were."""
+    vdsmd = daemon(uri="embed")
+    legacy = {
+        "display": "vnc",
+        "drives": [raw_disk(stage.base, "a.img") | {"if": "scsi"}],
+        "cdrom": "",
+        "tabletEnable": "true",
+        "console": "true",
+        "devices": [],
+    }
+    vm_id = created(vdsmd, machine() | legacy)
+    told = of_kind(vdsmd, vm_id, "controller") + of_kind(vdsmd, vm_id, "channel")
+    assert {device["device"] for device in told} >= {"scsi", "virtio-serial", "usb", "unix"}
+    assert all(device["alias"] and device["address"] for device in told)
+    (disk,) = (disk for disk in of_kind(vdsmd, vm_id, "disk") if disk["device"] == "disk")
+    assert disk["apparentsize"] == str(1 << 20) and disk["truesize"].isdigit()
+    assert (disk["readonly"], disk["shared"], disk["propagateErrors"]) == ("false", "false", "off")
+    devices = shown(vdsmd, vm_id)["devices"]
+    vdsmd.must("destroy", vm_id)
+    # Without what only we know, and in another order.
+    named = ("type", "device", "address", "path", "iface", "format", "specParams")
+    kept = [{key: device[key] for key in named if device.get(key)} for device in reversed(devices)]
+    again = created(vdsmd, machine(*kept, tabletEnable="true"))
+    anew = shown(vdsmd, again)["devices"]
+    assert sorted(map(place, anew)) == sorted(map(place, devices))
+    vdsmd.must("destroy", again)
+
+
+def place(device: dict[str, Any]) -> tuple[str, str, str]:
+    return device["type"], device["device"], json.dumps(device.get("address"), sort_keys=True)
+
+
+def test_secrets_are_kept_only_where_libvirt_is_a_daemon(daemon: Start) -> None:
+    vdsmd = daemon(uri="embed")
+    secret = {"uuid": str(uuid.uuid4()), "usageType": "ceph", "usageID": "a", "password": "c2VjcmV0"}
+    for _ in range(2):
+        assert vdsmd.call("registerSecrets", [secret], True)["status"]["code"] == 73
+        assert vdsmd.call("unregisterSecrets", [secret["uuid"]])["status"]["code"] == 74
+    auth = {"username": "cinder", "type": "ceph", "uuid": secret["uuid"]}
+    rbd = {"type": "disk", "diskType": "network", "protocol": "rbd", "path": "pool/a", "iface": "virtio", "auth": auth}
+    broken = machine(rbd | {"hosts": [{"name": "192.0.2.1", "port": "6789", "transport": "tcp"}]})
+    vdsmd.must("create", broken)
+    until(lambda: stats(vdsmd, broken["vmId"])["status"] == "Down", PATIENCE, "the start to be refused")
+    assert "libvirt keeps secrets only where" in stats(vdsmd, broken["vmId"])["exitMessage"]
+    vm_id = created(vdsmd, machine())
+    refused = vdsmd.call("hotplugDisk", {"vmId": vm_id, "drive": rbd})["status"]
+    assert refused["code"] == 45 and "libvirt keeps secrets only where" in refused["message"]
+    for each in (vm_id, broken["vmId"]):
+        vdsmd.must("destroy", each)
+
+
 def test_scripts_of_an_operator_change_and_forbid(daemon: Start, stage: Stage) -> None:
     hooks, notes = stage.base / "hooks", stage.base / "notes"
     edits = {
@@ -284,6 +377,8 @@ def test_what_cannot_be_started_says_why(daemon: Start, stage: Stage) -> None:
         machine(raw_disk(stage.base, "disk", iface="virtio") | {"path": "/no/such/disk"}),
         machine({"type": "tpm", "device": "tpm", "specParams": {"path": "/no/such/tpm"}}),
         machine({"type": "hostdev", "device": "pci_ffff_ff_1f_7"}),
+        machine({"type": "hostdev", "device": "usb_99_1_2"}),
+        machine({"type": "hostdev", "device": "scsi_999_0_0_0"}),
         machine({"type": "graphics", "device": "vnc", "specParams": {"displayNetwork": "none"}}),
     ]
     for params in wrong:
@@ -312,6 +407,29 @@ def test_out_of_disk_a_machine_is_not_taken_in(daemon: Start, stage: Stage) -> N
     vdsmd.must("create", other)
     vdsmd.must("destroy", vm_id)
     vdsmd.must("destroy", other["vmId"])
+
+
+def test_out_of_disk_a_start_fails_cleanly(daemon: Start, stage: Stage) -> None:
+    """There is no room for what is made for a machine: it says so and leaves nothing, and the others go on."""
+    base = stage.base / "0"
+    media = base / "run" / "payload"
+    vdsmd = daemon(uri="embed", launcher=full_disk(media))
+    vm_id = created(vdsmd, machine(payload("floppy", "a", b"b")))
+    filler = Path(f"/proc/{vdsmd.pid}/root{media}/filler")
+    fill(filler)
+    failing = machine(payload("floppy", "a", b"b" * 10_000))
+    vdsmd.must("create", failing)
+    until(lambda: stats(vdsmd, failing["vmId"])["status"] == "Down", PATIENCE, "the start to fail")
+    told = stats(vdsmd, failing["vmId"])
+    assert (told["exitCode"], told["exitReason"]) == (1, 3) and "No space left" in told["exitMessage"]
+    vdsmd.must("destroy", failing["vmId"])
+    left = {path.name for path in filler.parent.iterdir()} - {"filler"}
+    assert len(left) == 1 and vm_id in left.pop()
+    vdsmd.must("cont", vm_id)
+    filler.unlink()
+    again = created(vdsmd, failing)
+    for each in (vm_id, again):
+        vdsmd.must("destroy", each)
 
 
 def fill(path: Path) -> None:

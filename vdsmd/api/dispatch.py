@@ -166,6 +166,8 @@ class Dispatcher:
             call.done(verb.run(self._daemon, **named), None)
             return
         call.begin(named)
+        if verb.ahead is not None:
+            verb.ahead(self._daemon, **named)
         work = partial(verb.run, self._daemon, **named)
         self._submit(work, call.done, key=_key(verb, named), timeout=verb.timeout)
 

@@ -33,6 +33,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 60.0
     hook: str = ""
     secret: tuple[str, ...] = ()
+    ahead: Callable[..., None] | None = None
 
 
 def verb(
@@ -48,6 +49,7 @@ def verb(
     timeout: float = 60.0,
     hook: str = "",
     secret: tuple[str, ...] = (),
+    ahead: Callable[..., None] | None = None,
 ) -> Callable[[Callable[..., Reply]], Callable[..., Reply]]:
     """Declare the decorated function as the verb `name`. Its first parameter is the daemon, the rest are the wire's.
 
@@ -63,6 +65,7 @@ def verb(
     hook: the operator's scripts at the points before_<hook> and after_<hook> run around it; those after it are given the one
         member of its reply, and may change it.
     secret: parameters of which nothing may stand in the log, beside those whose names say so themselves.
+    ahead: what is done at once with the same arguments, in the loop's thread, while the call waits for others of its key.
     """
 
     def declare(function: Callable[..., Reply]) -> Callable[..., Reply]:
@@ -81,6 +84,7 @@ def verb(
             timeout=timeout,
             hook=hook,
             secret=secret,
+            ahead=ahead,
         )
         return function
 

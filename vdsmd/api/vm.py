@@ -28,7 +28,11 @@ def create(daemon: Daemon, vmParams: Struct) -> Reply:
     return {"vmList": daemon.vms.deeds.create(vmParams)}
 
 
-@verb("destroy", key="vmId", timeout=DESTROY_TIMEOUT, cli="vm destroy")
+def _hasten(daemon: Daemon, vmId: Uuid) -> None:
+    daemon.vms.hasten(vmId)
+
+
+@verb("destroy", key="vmId", timeout=DESTROY_TIMEOUT, ahead=_hasten, cli="vm destroy")
 def destroy(daemon: Daemon, vmId: Uuid) -> Reply:
     """End a virtual machine at once, if it still runs, and forget it. Also how one that is Down is acknowledged."""
     daemon.vms.deeds.destroy(vmId)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from drivers.errors import MissingParameter, NotBuilt
+from drivers.storage.edge import failing
+from drivers.storage.errors import DomainActionFailed
 from vdsmd.api.table import Reply, verb
 from vdsmd.api.wire import Number, Size, Struct, Truthy, Uuid
 
@@ -14,32 +16,47 @@ if TYPE_CHECKING:
 # Keeping a large guest's memory is written at the speed of a disk.
 SNAPSHOT_TIMEOUT = 1800.0
 ALIGNMENT_TIMEOUT = 150.0
+EXTENSION_TIMEOUT = 150.0
 NO_MACHINE = "00000000-0000-0000-0000-000000000000"
 
 
-@verb("diskSizeExtend", key="vmId", cli="vm extend-disk")
+@verb("diskSizeExtend", key="vmId", timeout=EXTENSION_TIMEOUT, cli="vm extend-disk")
 def disk_size_extend(daemon: Daemon, vmId: Uuid, driveSpecs: Struct, newSize: Size) -> Reply:
     """Make a disk of a running virtual machine larger.
 
     It has `newSize` bytes then, as the guest sees it. `driveSpecs` names the disk: by `path`, `name`, or the ids of its
-    volume. Returns `size`, its size in bytes, as text.
+    volume. With the blank id as `vmId` it is a volume that no virtual machine uses: one of format cow is made to say that
+    size, and a raw one stays as it is (extendVolumeSize is for both). Returns `size`, its size in bytes, as text.
     """
     if vmId == NO_MACHINE:
-        raise NotBuilt(verb="Extending a disk that no virtual machine uses")
+        return {"size": str(_grow(daemon, driveSpecs, newSize))}
     return {"size": str(daemon.vms.changes.drives.extend(vmId, driveSpecs, newSize))}
+
+
+def _grow(daemon: Daemon, volume: dict[str, Any], size: int) -> int:
+    from drivers.storage import growing  # imported by now (vdsmd.deferred)
+
+    for name in ("domainID", "imageID", "volumeID"):
+        if not volume.get(name):
+            raise MissingParameter(name=f"driveSpecs.{name}")
+    domain, image, leaf = (str(volume[name]) for name in ("domainID", "imageID", "volumeID"))
+    with failing(DomainActionFailed, f"extending volume {leaf}", domain):
+        return growing.grow(daemon.storage.domains, domain, image, leaf, size)
 
 
 @verb("getDiskAlignment", timeout=ALIGNMENT_TIMEOUT, cli="volume alignment")
 def get_disk_alignment(daemon: Daemon, vmId: Uuid, driveSpecs: Struct) -> Reply:
     """Return for each partition in a volume whether it begins at a good place, as `alignment`: a struct of booleans by name.
 
-    Only for a volume that no virtual machine uses: `vmId` is the blank id. `driveSpecs` has `poolID`, `domainID`,
-    `imageID` and `volumeID`.
+    Only for what no virtual machine uses: `vmId` is the blank id. `driveSpecs` has `poolID`, `domainID`, `imageID` and
+    `volumeID` of a volume, or the `GUID` of a device.
     """
     from drivers.storage import alignment  # imported by now (vdsmd.deferred)
 
     if vmId != NO_MACHINE:
         raise NotBuilt(verb="Looking at a disk that a virtual machine uses")
+    if driveSpecs.get("GUID"):
+        return {"alignment": alignment.of_device(str(driveSpecs["GUID"]))}
     domain, image, volume = (str(driveSpecs.get(name, "")) for name in ("domainID", "imageID", "volumeID"))
     return {"alignment": alignment.alignment(daemon.storage.domains, domain, image, volume)}
 

@@ -9,8 +9,9 @@ from drivers.vm.answers import shown
 from drivers.vm.changes import lookup
 from drivers.vm.changes.bench import Bench, Conf
 from drivers.vm.changes.drives import unplug
-from drivers.vm.conf.devices import InterfaceSpec, convert
+from drivers.vm.conf.devices import InterfaceSpec
 from drivers.vm.conf.params import new_device
+from drivers.vm.conf.view import convert
 from drivers.vm.contract import truth
 from drivers.vm.errors import HotplugNicFailed, HotunplugNicFailed, UpdateDeviceFailed
 from drivers.vm.hypervisor.link import Link

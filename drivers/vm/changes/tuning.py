@@ -13,7 +13,8 @@ from lxml import etree
 from drivers.errors import DriverError, Invalid
 from drivers.vm.changes import lookup
 from drivers.vm.changes.bench import Bench, Conf
-from drivers.vm.conf.devices import IoTune, View, convert
+from drivers.vm.conf.devices import IoTune
+from drivers.vm.conf.view import View, convert
 from drivers.vm.errors import CpuTuneFailed, IoTuneFailed, PolicyFailed
 from drivers.vm.hypervisor.link import Link
 from drivers.vm.machine import Machine, Policy

@@ -1,38 +1,16 @@
-"""The devices of a virtual machine, as typed views of the structs that callers send.
-
-A device stays the caller's own struct, with keys that we may not know; whoever wants to know what it says takes a view.
-It promises that a view never invents: what cannot be meant is refused with the path of the field.
-"""
+"""The devices of a virtual machine, as typed views of the structs that callers send. See `drivers.vm.conf.view`."""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from drivers.errors import Invalid, MissingParameter, Unsupported
-from drivers.vm.contract import truth
+from drivers.errors import MissingParameter, Unsupported
+from drivers.vm.conf.view import Natural, Positive, View, convert
 
-T = TypeVar("T")
-
-Natural = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Mac = Annotated[str, msgspec.Meta(pattern="^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$|^$")]
 Word = Annotated[str, msgspec.Meta(pattern=r"^[\w.:-]*$")]
-
-_WIRE_NAMES = {"image_id": "imageID", "volume_id": "volumeID", "guid": "GUID", "uuid": "UUID", "max_vcpus": "maxVCpus"}
-_KEPT = {f"{limit}_{unit}_sec" for limit in ("total", "read", "write") for unit in ("bytes", "iops")}
-
-
-def wire_name(name: str) -> str:
-    """How a field is called on the wire: camel case, but for a few."""
-    first, *rest = name.split("_")
-    return name if name in _KEPT else _WIRE_NAMES.get(name) or first + "".join(word.title() for word in rest)
-
-
-class View(msgspec.Struct, frozen=True, kw_only=True, rename=wire_name):
-    """A typed look at a struct of the wire. Keys that have no field here are not looked at."""
 
 
 class Device(View, frozen=True, kw_only=True):
@@ -235,15 +213,41 @@ class Memory(Device, frozen=True, kw_only=True):
     node: Natural = 0
 
 
-class HostDevice(Device, frozen=True, kw_only=True):
-    """A PCI device of the host, by libvirt's name for it: pci_0000_05_00_0."""
+class UsbAddress(View, frozen=True, kw_only=True):
+    """Where on the host a USB device is plugged in: `bus`, and the number that it got there."""
 
-    device: Annotated[str, msgspec.Meta(pattern=r"^pci(_[0-9a-f]{4})(_[0-9a-f]{2}){2}_[0-7]$")]
+    bus: Natural = 0
+    device: Natural = 0
+
+
+class HostDeviceSpec(View, frozen=True, kw_only=True):
+    iommu_placeholder: bool = False
+
+
+_HOST_DEVICES = r"^(pci_[0-9a-f]{4}(_[0-9a-f]{2}){2}_[0-7]|usb(_[0-9]{1,3}){2,8}|scsi(_[0-9]{1,9}){4})$"
+
+
+class HostDevice(Device, frozen=True, kw_only=True):
+    """A device of the host, by libvirt's name for it: pci_0000_05_00_0, usb_1_2 or scsi_2_0_0_0. `host_address`: that of a USB
+    device, which nobody but us says. A placeholder only belongs to the IOMMU group of another: the guest does not get it."""
+
+    device: Annotated[str, msgspec.Meta(pattern=_HOST_DEVICES)]
     boot_order: Positive | None = None
+    host_address: UsbAddress = UsbAddress()
+    spec_params: HostDeviceSpec = HostDeviceSpec()
+
+    @property
+    def kind(self) -> str:
+        """pci, usb or scsi."""
+        return self.device.partition("_")[0]
 
 
 class Channel(Device, frozen=True, kw_only=True):
     """Listed for completeness: which channels a guest has is not the caller's to say."""
+
+
+class Input(Device, frozen=True, kw_only=True):
+    """Listed for completeness: which pointer a guest has, the parameter tabletEnable says."""
 
 
 KINDS: dict[str, type[Device]] = {
@@ -263,6 +267,7 @@ KINDS: dict[str, type[Device]] = {
     "memory": Memory,
     "hostdev": HostDevice,
     "channel": Channel,
+    "input": Input,
 }
 
 
@@ -279,29 +284,3 @@ def view(device: dict[str, Any], where: str) -> Device:
 def views(conf: dict[str, Any]) -> list[Device]:
     """The views of all devices of a VM, in their order."""
     return [view(device, f"devices[{number}]") for number, device in enumerate(conf.get("devices", []))]
-
-
-def convert(value: object, kind: type[T], where: str = "") -> T:
-    """Return `value` as `kind`. Numbers may come as text, truth values as text of which only 'true' says yes, and empty text
-    is as good as absent."""
-    try:
-        return msgspec.convert(_read(value, kind), kind, strict=False)
-    except msgspec.ValidationError as error:
-        reason, at, path = str(error).rpartition(" - at `$")
-        reason, path = (reason, path.rstrip("`")) if at else (str(error), "")
-        raise Invalid(what=f"{where}{path}".lstrip(".") or "parameters", reason=reason) from None
-
-
-def _read(value: object, kind: Any) -> object:
-    if isinstance(value, dict):
-        kinds = _fields(kind) if isinstance(kind, type) and issubclass(kind, View) else {}
-        return {key: _read(item, kinds.get(key)) for key, item in value.items() if item != ""}
-    if isinstance(value, list):
-        return [_read(item, next(iter(get_args(kind)), None)) for item in value]
-    return truth(value) if isinstance(value, str) and kind in (bool, bool | None) else value
-
-
-@cache
-def _fields(kind: type[View]) -> dict[str, Any]:
-    """The types of a view's fields, by their names on the wire."""
-    return {field.encode_name: field.type for field in msgspec.structs.fields(kind)}

@@ -26,6 +26,16 @@ _BUSES = {
 }
 """How the disks of a bus are called, and how many there can be."""
 
+_UNSAID = {
+    "format": "raw",
+    "shared": "false",
+    "propagateErrors": "off",
+    "optional": "false",
+    "truesize": "0",
+    "apparentsize": "0",
+}
+"""What callers read of every disk, and what holds when nothing is said."""
+
 _CDROM_INDEX = 2
 """Where callers and guests expect the first CD-ROM drive: hdc."""
 _PAYLOAD_INDEX = 3
@@ -42,7 +52,13 @@ def place(disks: list[tuple[str, Struct, Disk]], machine: str, names: Collection
         bus = _bus(disk, machine)
         index, name = _free_name(disk, bus, taken)
         taken.add(name)
+        said = {key: value for key, value in struct.items() if value != ""}
+        struct |= {**_UNSAID, "readonly": _truth(disk.device == "cdrom"), **said}
         struct |= {"path": _path(disk, where), "iface": bus, "index": index, "name": name}
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _path(disk: Disk, where: str) -> str:

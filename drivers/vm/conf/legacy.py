@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal
 
 from drivers.errors import Invalid, MissingParameter
-from drivers.vm.conf.devices import Positive, View, convert
+from drivers.vm.conf.view import Positive, View, convert
 from drivers.vm.contract import truth
 
 Struct = dict[str, Any]

@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import msgspec
 
 from drivers.errors import Invalid, MissingParameter, Unsupported
-from drivers.vm.conf.devices import Disk, Interface, Natural, Positive, View, convert, view
+from drivers.vm.conf.devices import Disk, HostDevice, Interface, view
 from drivers.vm.conf.disks import place
 from drivers.vm.conf.legacy import display_of, legacy_devices
+from drivers.vm.conf.view import Natural, Positive, View, convert
 from drivers.vm.made import payload
 
 Conf = dict[str, Any]
@@ -43,6 +44,12 @@ _OURS = frozenset(
 """What only we say of a machine. A caller may have got it from us, with the configuration of an earlier run."""
 
 
+class UselessParameter(MissingParameter):
+    """It is there, and as good as missing: callers are told so by the same code."""
+
+    message = "Missing required parameter: {name} ({reason})"
+
+
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     """What the host's configuration says about parameters that a caller leaves out."""
 
@@ -58,6 +65,7 @@ class NumaTune(View, frozen=True, kw_only=True):
 class NumaNode(View, frozen=True, kw_only=True):
     cpus: str = ""
     memory: Natural = 0
+    node_index: Natural | None = None
 
 
 class Handling(View, frozen=True, kw_only=True):
@@ -209,7 +217,9 @@ def _check_presence(conf: Conf) -> None:
         if conf.get(name, "") == "":
             raise MissingParameter(name=name)
     if not isinstance(conf["vmId"], str) or not re.fullmatch(_UUID, conf["vmId"]):
-        raise Invalid(what="vmId", reason="not a UUID")
+        raise UselessParameter(name="vmId", reason="it is no UUID")
+    if str(conf["memSize"]) == "0":
+        raise UselessParameter(name="memSize", reason="it is 0")
 
 
 def _defaults(machine: Machine, defaults: Defaults) -> Conf:
@@ -243,6 +253,6 @@ def _settle_devices(devices: list[dict[str, Any]], machine: Machine, nic_model: 
         if isinstance(device, Interface):
             _check_nic(device, where)
             struct["nicModel"] = device.nic_model or nic_model
-    orders = [device.boot_order for _, _, device in looked_at if isinstance(device, (Disk, Interface))]
+    orders = [device.boot_order for _, _, device in looked_at if isinstance(device, (Disk, Interface, HostDevice))]
     if twice := [order for order in orders if order is not None and orders.count(order) > 1]:
         raise Invalid(what="devices", reason=f"bootOrder {twice[0]} is given twice")

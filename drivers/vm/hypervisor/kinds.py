@@ -76,6 +76,8 @@ class Hypervisor(msgspec.Struct, frozen=True, kw_only=True):
     consoles: guests write to the consoles that we offer.
     channels: guests' channels are sockets in our folder.
     net_filters: libvirt has network filters for nics.
+    networks: libvirt knows networks, which displays can listen on.
+    secrets: libvirt keeps secrets for disks.
     taps: nics are plugged into taps that root makes for us, because libvirt may not make any.
     starts_paused: a domain can be created paused.
     migrates: domains can come from other hosts, and leave for them.
@@ -92,6 +94,8 @@ class Hypervisor(msgspec.Struct, frozen=True, kw_only=True):
     consoles: bool = True
     channels: bool = True
     net_filters: bool = True
+    networks: bool = True
+    secrets: bool = True
     taps: bool = False
     starts_paused: bool = True
     migrates: bool = False
@@ -101,9 +105,15 @@ class Hypervisor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 HYPERVISORS = (
-    # Without a daemon there is no driver for network filters.
+    # Without a daemon there are no drivers for network filters, networks and secrets.
     Hypervisor(
-        prefix="qemu:///embed?root=", prepare=_prepare_embedded, children_are_ours=True, net_filters=False, taps=True
+        prefix="qemu:///embed?root=",
+        prepare=_prepare_embedded,
+        children_are_ours=True,
+        net_filters=False,
+        networks=False,
+        secrets=False,
+        taps=True,
     ),
     Hypervisor(prefix="qemu:///system", remote=True, migrates=True),
     # The same, on a socket of its own: `qemu+unix:///system?socket=PATH`.

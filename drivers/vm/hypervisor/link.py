@@ -20,6 +20,7 @@ from lxml import etree
 from drivers.errors import DriverError, HypervisorDown, NoSuchVm
 from drivers.vm.conf.params import Conf
 from drivers.vm.contract import NO_ERROR, Identity, Virt
+from drivers.vm.hypervisor import filters
 from drivers.vm.hypervisor.agent import LinkAgent
 from drivers.vm.hypervisor.blocks import LinkBlocks
 from drivers.vm.hypervisor.devices import LinkDevices
@@ -85,6 +86,7 @@ class Link:
             if self.row.remote:
                 self._connection.registerCloseCallback(lambda _c, reason, _o: broken(f"closed ({reason})"), None)
                 self._connection.setKeepAlive(5, 3)
+                filters.define(self._connection)
         except libvirt.libvirtError as error:
             # Whatever the reason: this one cannot be had now.
             raise HypervisorDown(reason=f"{uri}: {error}") from error
@@ -139,6 +141,7 @@ class Link:
     def learnt(self, vm_id: str, conf: Conf) -> Conf:
         """Return what of the configuration libvirt says otherwise, or more exactly."""
         read = running.read_back(self.xml(vm_id), conf)
+        read["devices"] = self.blocks.measured(vm_id, read["devices"], wait=not self.row.patient_stats)
         return {key: value for key, value in read.items() if value != conf.get(key)}
 
     def device_xml(self, vm_id: str, device: Conf, *, drive_cache: str) -> str:
@@ -151,6 +154,7 @@ class Link:
             net_filters=self.row.net_filters,
             net_limits=self._net_limits,
             taps=self.row.taps,
+            secrets=self.row.secrets,
         )
 
     def statistics(self) -> dict[str, dict[str, Any]]:
@@ -188,9 +192,11 @@ class Link:
         console: str,
         identity: Identity,
         drive_cache: str,
+        address_on: Callable[[str], str] | None = None,
         amend: domxml.Amend | None = None,
     ) -> str:
-        """Return the domain's XML; for `amend` see `domxml`. Raises Invalid or Unsupported, and what `amend` raises."""
+        """Return the domain's XML; for `address_on` and `amend` see `domxml`. Raises Invalid, Unsupported or NotFound, and what
+        they raise."""
         return domxml.domain_xml(
             conf,
             virt_type=self.domain_type,
@@ -201,6 +207,8 @@ class Link:
             net_filters=self.row.net_filters,
             net_limits=self._net_limits,
             taps=self.row.taps,
+            secrets=self.row.secrets,
+            address_on=None if self.row.networks else address_on,
             amend=amend,
             **msgspec.structs.asdict(identity),
         )
@@ -217,16 +225,29 @@ class Link:
                 domain.suspend()
             return self._seen(domain) or Seen(paused=paused)
 
-    def destroy(self, vm_id: str) -> None:
-        """End the domain: politely first, then by force."""
+    def destroy(self, vm_id: str, *, politely: bool = True) -> None:
+        """End the domain: politely first, which takes up to 45 seconds with one that does not answer, then by force, which
+        takes 10. Raises NoSuchVm also when somebody else has ended it meanwhile."""
         with self._domains.get(vm_id, "destroying") as domain:
             try:
-                domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                    raise
-                log.warning("Ending by force vm=%s: %s", vm_id, error)
+                if politely and self._ended(domain, libvirt.VIR_DOMAIN_DESTROY_GRACEFUL):
+                    return
                 domain.destroyFlags(0)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID and self.observe(vm_id) is None:
+                    raise NoSuchVm(vm=vm_id) from error
+                raise
+
+    def _ended(self, domain: Any, flags: int) -> bool:
+        """Say whether the domain could be ended like this."""
+        try:
+            domain.destroyFlags(flags)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+                raise
+            log.warning("Ending by force vm=%s: %s", domain.UUIDString(), error)
+            return False
+        return True
 
     def suspend(self, vm_id: str) -> None:
         with self._domains.get(vm_id, "pausing") as domain:

@@ -18,7 +18,8 @@ from typing import Any
 
 from drivers.base import Root
 from drivers.errors import Failed
-from drivers.vm.conf.devices import NO_SPOOFING, InterfaceSpec, convert
+from drivers.vm.conf.devices import NO_SPOOFING, InterfaceSpec
+from drivers.vm.conf.view import convert
 from supervdsm.client import ActionError
 
 log = logging.getLogger("vm")

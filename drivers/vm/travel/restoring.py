@@ -5,6 +5,7 @@ It promises that the memory is left as it is, whatever comes of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from drivers.errors import Failed, Invalid
@@ -42,10 +43,11 @@ def remembered(images: Images, params: Conf) -> Conf:
 class Restoring:
     """One of them."""
 
-    def __init__(self, images: Images, hooked: Hooked, conf: Conf) -> None:
+    def __init__(self, images: Images, hooked: Hooked, conf: Conf, address_on: Callable[[str], str]) -> None:
         self._images = images
         self._hooked = hooked
         self._conf = conf
+        self._address_on = address_on
         self._path = ""
 
     def definition(self, link: Link, *, channels_dir: str, console: str) -> str:
@@ -58,7 +60,10 @@ class Restoring:
         named = [disk for disk in disks if any(disk.get(key) for key in ("path", "GUID", "UUID", "volumeID"))]
         paths = {str(disk["name"]): images.prepare(disk) for disk in named}
         saved = link.jobs.saved(self._path)
-        xml = relocated(saved, vm_id=conf["vmId"], channels_dir=channels_dir, console=console, disks=paths)
+        displays = {} if link.row.networks else self._displays()
+        xml = relocated(
+            saved, vm_id=conf["vmId"], channels_dir=channels_dir, console=console, disks=paths, displays=displays
+        )
         return self._run("before_vm_dehibernate", xml)
 
     def restore(self, link: Link, xml: str, *, paused: bool) -> None:
@@ -68,6 +73,12 @@ class Restoring:
         """Tell the operator's scripts."""
         if self._hooked.any("after_vm_dehibernate"):
             self._run("after_vm_dehibernate", link.xml(self._conf["vmId"]))
+
+    def _displays(self) -> dict[str, str]:
+        """Return on which addresses of this host displays listen that are for one network."""
+        displays = (device for device in self._conf["devices"] if device.get("type") == "graphics")
+        networks = {str(d.get("device")): (d.get("specParams") or {}).get("displayNetwork") for d in displays}
+        return {kind: self._address_on(str(network)) for kind, network in networks.items() if network}
 
     def _run(self, point: str, xml: str) -> str:
         extra = {"FROM_SNAPSHOT": str(truth(self._conf.get("restoreFromSnapshot", False)))}

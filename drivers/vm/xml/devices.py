@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from drivers.errors import NotFound, Unsupported
 from drivers.vm.conf import devices as views
 from drivers.vm.contract import channel
 from drivers.vm.xml.elements import Element, Site, add
@@ -58,7 +59,7 @@ def _disk(parent: Element, disk: views.Disk, site: Site) -> Element:
     element = add(parent, "disk", type=source, device=disk.device, snapshot="no")
     _disk_driver(element, disk, source, site)
     if source == "network":
-        _network_source(element, disk)
+        _network_source(element, disk, site)
     elif disk.path:
         add(element, "source", None, **{"dev" if source == "block" else "file": disk.path})
     add(element, "target", dev=disk.name, bus=disk.iface)
@@ -92,11 +93,14 @@ def _says(value: str | bool, *words: str) -> bool:
     return value is True or str(value).lower() in words
 
 
-def _network_source(element: Element, disk: views.Disk) -> None:
+def _network_source(element: Element, disk: views.Disk, site: Site) -> None:
     source = add(element, "source", protocol=disk.protocol, name=disk.path)
     for host in disk.hosts:
         add(source, "host", name=host.name, port=host.port, transport=host.transport)
     if disk.auth.username:
+        if not site.secrets:
+            reason = "libvirt keeps secrets only where it is a daemon of its own"
+            raise Unsupported(what=f"The secret of disk {disk.name}", reason=reason)
         auth = add(source, "auth", username=disk.auth.username)
         add(auth, "secret", type=disk.auth.type, uuid=disk.auth.secret)
 
@@ -115,12 +119,24 @@ def _graphics(parent: Element, graphics: views.Graphics, site: Site) -> None:
     if not said.disable_ticketing:
         element.set("passwd", "*****")
         element.set("passwdValidTo", EXPIRED)
-    if said.display_network:
-        add(element, "listen", type="network", network=f"vdsm-{said.display_network}")
-    else:
-        add(element, "listen", type="address", address=site.display_address)
+    _listen(element, said.display_network, site)
     if graphics.device == "spice":
         _spice(element, said, site)
+
+
+def _listen(element: Element, network: str, site: Site) -> None:
+    if network and site.address_on is None:
+        add(element, "listen", type="network", network=f"vdsm-{network}")
+    else:
+        address = _address_on(network, site) if network else site.display_address
+        add(element, "listen", type="address", address=address)
+
+
+def _address_on(network: str, site: Site) -> str:
+    address = site.address_on(network) if site.address_on else ""
+    if not address:
+        raise NotFound(kind="address of this host on the display's network", name=network)
+    return address
 
 
 def _spice(element: Element, said: views.GraphicsSpec, site: Site) -> None:
@@ -151,8 +167,9 @@ def _sound(parent: Element, sound: views.Sound, _site: Site) -> Element:
 
 def _controller(parent: Element, controller: views.Controller, _site: Site) -> Element:
     ports = 16 if controller.device == "virtio-serial" else None
-    index = controller.index
-    return add(parent, "controller", type=controller.device, index=index, model=controller.model, ports=ports)
+    # Of the kind that machines get which have none in their list: what goes there stays where it was.
+    model = controller.model or ("virtio-scsi" if controller.device == "scsi" else "")
+    return add(parent, "controller", type=controller.device, index=controller.index, model=model, ports=ports)
 
 
 def _balloon(parent: Element, balloon: views.Balloon, _site: Site) -> Element:
@@ -211,14 +228,31 @@ def _memory(parent: Element, memory: views.Memory, _site: Site) -> Element:
     return element
 
 
-def _host_device(parent: Element, device: views.HostDevice, _site: Site) -> Element:
-    element = add(parent, "hostdev", mode="subsystem", type="pci", managed="yes")
-    names = ("domain", "bus", "slot", "function")
-    numbers = dict(zip(names, device.device.split("_")[1:], strict=True))
-    add(add(element, "source"), "address", None, **{name: f"0x{number}" for name, number in numbers.items()})
+def _host_device(parent: Element, device: views.HostDevice, _site: Site) -> Element | None:
+    if device.spec_params.iommu_placeholder:
+        return None
+    element = add(parent, "hostdev", mode="subsystem", type=device.kind, managed=_MANAGED.get(device.kind))
+    source = add(element, "source")
+    if device.kind == "scsi":
+        add(source, "adapter", name=f"scsi_host{device.device.split('_')[1]}")
+    add(source, "address", None, **host_address(device))
     if device.boot_order is not None:
         add(element, "boot", order=device.boot_order)
     return element
+
+
+_MANAGED = {"pci": "yes"}
+"""The kinds of the host's devices that libvirt takes away from the host's own drivers."""
+
+
+def host_address(device: views.HostDevice) -> dict[str, str]:
+    """Return where libvirt finds a device of the host."""
+    numbers = device.device.split("_")[1:]
+    if device.kind == "usb":
+        return {"bus": str(device.host_address.bus), "device": str(device.host_address.device)}
+    if device.kind == "scsi":
+        return dict(zip(("bus", "target", "unit"), numbers[1:], strict=True))
+    return {part: f"0x{number}" for part, number in zip(("domain", "bus", "slot", "function"), numbers, strict=True)}
 
 
 _BUILDERS: dict[type[views.Device], Callable[[Element, Any, Site], Element | None]] = {

@@ -43,6 +43,8 @@ def domain_xml(
     net_filters: bool = True,
     net_limits: bool = True,
     taps: bool = False,
+    secrets: bool = True,
+    address_on: Callable[[str], str] | None = None,
     amend: Amend | None = None,
 ) -> str:
     """Return the domain's XML. Raises DriverError when the configuration cannot be meant.
@@ -56,6 +58,9 @@ def domain_xml(
     net_filters, net_limits: libvirt has the network filters, and may limit the traffic, that nics ask for; what it has
     not is left out with a warning.
     taps: nics are plugged into taps that are there already, each called as the `name` of its device says.
+    secrets: libvirt keeps secrets, and so opens disks that ask for one.
+    address_on: returns the host's address on a network, '' for none. For where libvirt knows no networks, and a display
+        that is for one network only must be told an address to listen on.
     amend: is told of each device that a caller described, and of its element, and returns the element to have instead.
     """
     machine = machine_of(conf)
@@ -70,6 +75,8 @@ def domain_xml(
         net_filters=net_filters,
         net_limits=net_limits,
         taps=taps,
+        secrets=secrets,
+        address_on=address_on,
         console=console,
     )
     domain = etree.Element("domain", type=virt_type)
@@ -165,6 +172,7 @@ def _cpu(domain: Element, machine: Machine, virt_type: str) -> None:
     if machine.guest_numa_nodes:
         numa = add(cpu, "numa")
         for number, node in enumerate(machine.guest_numa_nodes):
+            number = number if node.node_index is None else node.node_index
             add(numa, "cell", id=number, cpus=node.cpus, memory=node.memory << 10, unit="KiB")
 
 
@@ -233,13 +241,20 @@ def _amended(parent: Element, device: dict[str, Any], amend: Amend) -> None:
             raise Failed(action="reading what a hook made of a device", reason=error) from error
 
 
+def _is_scsi(device: views.Device) -> bool:
+    """Say whether the guest finds the device on a SCSI bus."""
+    if isinstance(device, views.HostDevice):
+        return device.kind == "scsi"
+    return isinstance(device, views.Disk) and device.iface == "scsi"
+
+
 def _implied(devices: list[views.Device]) -> list[views.Device]:
     """Devices that every machine has although nobody lists them."""
     controllers = {device.device for device in devices if isinstance(device, views.Controller)}
     implied: list[views.Device] = []
     if "virtio-serial" not in controllers:
         implied.append(views.Controller(type="controller", device="virtio-serial", index=0))
-    if "scsi" not in controllers and any(isinstance(disk, views.Disk) and disk.iface == "scsi" for disk in devices):
+    if "scsi" not in controllers and any(_is_scsi(device) for device in devices):
         implied.append(views.Controller(type="controller", device="scsi", index=0, model="virtio-scsi"))
     if not any(isinstance(device, views.Balloon) for device in devices):
         # Said in so many words: libvirt would add one of its own.

@@ -5,6 +5,8 @@ It promises that what XML cannot carry is refused with its place. Imported after
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from lxml import etree
 
@@ -26,6 +28,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     console: str | None
     taps: bool = False
     net_limits: bool = True
+    secrets: bool = True
+    address_on: Callable[[str], str] | None = None
 
 
 def add(parent: Element, tag: str, text: object = None, **attributes: object) -> Element:

@@ -38,6 +38,7 @@ def device_xml(
     net_filters: bool,
     net_limits: bool = True,
     taps: bool = False,
+    secrets: bool = True,
 ) -> str:
     """Return the element of a device struct. Raises Invalid, MissingParameter or Unsupported."""
     site = Site(
@@ -50,6 +51,7 @@ def device_xml(
         net_filters=net_filters,
         net_limits=net_limits,
         taps=taps,
+        secrets=secrets,
         console=None,
     )
     parent = etree.Element("devices")

@@ -14,7 +14,10 @@ from typing import Any
 from lxml import etree
 
 from drivers.errors import Invalid, Unsupported
+from drivers.vm.conf.devices import HostDevice
 from drivers.vm.conf.params import Conf
+from drivers.vm.conf.view import convert
+from drivers.vm.xml.devices import host_address
 from drivers.vm.xml.elements import Element, set_all
 from drivers.vm.xml.pieces import chain_of
 
@@ -34,13 +37,16 @@ def is_ours(xml: str) -> bool:
 
 
 def read_back(xml: str, conf: Conf) -> Conf:
-    """Return `conf` with what libvirt decided, from the XML of the running domain: alias and address of each device,
-    the name of each nic on the host, and the ports of the displays."""
+    """Return `conf` with what libvirt decided, from the XML of the running domain: alias and address of each device, and of
+    those that nobody asked for, the name of each nic on the host, and where the displays are."""
     unclaimed = list(_devices_of(xml))
+    address = _display_address(unclaimed)
     devices = [device | _learnt(device, unclaimed) for device in conf["devices"]]
     first: Conf = next((device for device in devices if device["type"] == "graphics"), {})
-    ports = {"displayPort": first.get("port", -1), "displaySecurePort": first.get("tlsPort", -1)}
-    return {**conf, "devices": devices, **ports}
+    display = {"displayPort": first.get("port", -1), "displaySecurePort": first.get("tlsPort", -1)}
+    if address:
+        display["displayIp"] = address
+    return {**conf, "devices": devices + _unasked(unclaimed), **display}
 
 
 def io_limits(disk: Element) -> dict[str, Any]:
@@ -70,6 +76,31 @@ def graphics_with_ticket(xml: str, password: str, seconds: int, action: str, *, 
         ticket["connected"] = action
     set_all(element, ticket)
     return etree.tostring(element, encoding="unicode")
+
+
+def _display_address(elements: list[Element]) -> str:
+    """Return the one address that the first display listens on, '' when it listens on all."""
+    display = next((element for element in elements if element.tag == "graphics"), None)
+    listen = None if display is None else display.find("listen")
+    address = "" if listen is None else listen.get("address", "")
+    return "" if address in ("0.0.0.0", "::") else address
+
+
+def _unasked(unclaimed: list[Element]) -> list[dict[str, Any]]:
+    """Return what libvirt has added of its own. Callers keep that, and ask for it the next time: so each has its address in
+    the guest again. (The PCI buses themselves have theirs in any case.)"""
+    devices = []
+    for element in unclaimed:
+        alias, address = element.find("alias"), element.find("address")
+        kind = element.get("type", "")
+        if element.tag in _ADDED and kind != "pci" and alias is not None and address is not None:
+            more = {key: element.get(key) for key in ("index", "model") if element.get(key)}
+            named = {"type": element.tag, "device": kind, "alias": alias.get("name"), **more}
+            devices.append({**named, "address": {str(name): str(part) for name, part in address.items()}})
+    return devices
+
+
+_ADDED = ("controller", "channel")
 
 
 def _learnt(device: dict[str, Any], unclaimed: list[Element]) -> dict[str, Any]:
@@ -102,7 +133,22 @@ def is_of(element: Element, device: dict[str, Any]) -> bool:
         )
     if kind == "console":
         return _child(element, "target", "type") == "virtio"
-    return kind not in ("controller", "graphics") or element.get("type") == device.get("device")
+    if kind == "hostdev":
+        return _is_host_device(element, device)
+    if kind == "controller" and str(device.get("index", "")) not in ("", element.get("index", "")):
+        return False
+    return kind not in ("controller", "graphics", "channel") or element.get("type") == device.get("device")
+
+
+def _is_host_device(element: Element, device: dict[str, Any]) -> bool:
+    said = convert(device, HostDevice, "hostdev")
+    if said.spec_params.iommu_placeholder or element.get("type") != said.kind:
+        return False
+    adapter = _child(element, "source/adapter", "name")
+    if said.kind == "scsi" and adapter != f"scsi_host{said.device.split('_')[1]}":
+        return False
+    where = element.find("source/address")
+    return where is not None and all(where.get(key) == value for key, value in host_address(said).items())
 
 
 _TAGS = {"balloon": "memballoon", "redir": "redirdev"}

@@ -18,9 +18,17 @@ DEVICE_TAGS = ("disk", "interface", "hostdev", "graphics", "redirdev", "rng", "c
 """Elements that the operator's scripts for single devices are run over."""
 
 
-def relocated(xml: str, *, vm_id: str, channels_dir: str, console: str, disks: Mapping[str, str]) -> str:
-    """Return the definition with our console and channels, and the disks' data at these paths (by the disks' names). Raises
-    Invalid when it is no definition of that machine."""
+def relocated(
+    xml: str,
+    *,
+    vm_id: str,
+    channels_dir: str,
+    console: str,
+    disks: Mapping[str, str],
+    displays: Mapping[str, str] = {},
+) -> str:
+    """Return the definition with our console and channels, the disks' data at these paths (by the disks' names), and displays
+    that listen on these addresses (by their kinds). Raises Invalid when it is no definition of that machine."""
     try:
         domain = parse(xml)
     except etree.XMLSyntaxError as error:
@@ -37,6 +45,9 @@ def relocated(xml: str, *, vm_id: str, channels_dir: str, console: str, disks: M
             _set(element, "path", channel(channels_dir, vm_id, name))
     for element in domain.iterfind("devices/disk"):
         _move(element, disks)
+    for element in domain.iterfind("devices/graphics"):
+        if address := displays.get(element.get("type", "")):
+            _listen(element, address)
     return etree.tostring(domain, encoding="unicode")
 
 
@@ -55,6 +66,13 @@ def _move(disk: Element, disks: Mapping[str, str]) -> None:
         key = {"file": "file", "block": "dev"}.get(disk.get("type", ""))
         if key and source.get(key) != path:
             source.set(key, path)
+
+
+def _listen(display: Element, address: str) -> None:
+    for element in (display, *display.iterfind("listen[@type='address']")):
+        name = "listen" if element is display else "address"
+        if element.get(name):
+            element.set(name, address)
 
 
 def _set(element: Element, name: str, value: str) -> None:

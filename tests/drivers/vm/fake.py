@@ -133,6 +133,7 @@ class FakeLibvirt:
         console: str,
         identity: Identity,
         drive_cache: str,
+        address_on: Callable[[str], str] | None = None,
         amend: Callable[[dict[str, Any], str], str] | None = None,
     ) -> str:
         self.definitions[conf["vmId"]] = {**conf, "identity": identity, "drive_cache": drive_cache}
@@ -149,8 +150,8 @@ class FakeLibvirt:
         self.tell(xml, "started", None)
         return self.domains[xml]
 
-    def destroy(self, vm_id: str) -> None:
-        self._ask("destroy", vm_id)
+    def destroy(self, vm_id: str, *, politely: bool = True) -> None:
+        self._ask("destroy" if politely else "kill", vm_id)
         self.end(vm_id, HOST_SHUTDOWN)
 
     def suspend(self, vm_id: str) -> None:

@@ -164,6 +164,57 @@ CASES = [
         host="a network",
     ),
     Case(
+        "display network of the host",
+        {"display": "vnc", "displayNetwork": "display"},
+        {
+            "string(//graphics/listen/@type)": "address",
+            "string(//graphics/listen/@address)": "192.0.2.7",
+            "count(//graphics/listen)": 1,
+        },
+        {"address_on": {"display": "192.0.2.7"}.get},
+    ),
+    Case(
+        "host devices",
+        {
+            "devices": [
+                {"type": "hostdev", "device": "pci_0000_05_00_1"},
+                {"type": "hostdev", "device": "pci_0000_05_00_0", "specParams": {"iommuPlaceholder": "true"}},
+                {"type": "hostdev", "device": "usb_1_2_4", "hostAddress": {"bus": 1, "device": "7"}, "bootOrder": "1"},
+                {"type": "hostdev", "device": "scsi_3_0_1_2", "address": {"type": "drive", "unit": "5"}},
+                {"type": "input", "device": "tablet", "alias": "input0"},
+            ]
+        },
+        {
+            "count(//hostdev)": 3,
+            "string(//hostdev[@type='pci']/@managed)": "yes",
+            "string(//hostdev[@type='pci']/source/address/@bus)": "0x05",
+            "string(//hostdev[@type='pci']/source/address/@function)": "0x1",
+            "string(//hostdev[@type='usb']/source/address/@bus)": "1",
+            "string(//hostdev[@type='usb']/source/address/@device)": "7",
+            "string(//hostdev[@type='usb']/boot/@order)": "1",
+            "count(//hostdev[@type='usb']/@managed)": 0,
+            "string(//hostdev[@type='scsi']/source/adapter/@name)": "scsi_host3",
+            "string(//hostdev[@type='scsi']/source/address/@bus)": "0",
+            "string(//hostdev[@type='scsi']/source/address/@target)": "1",
+            "string(//hostdev[@type='scsi']/source/address/@unit)": "2",
+            "string(//hostdev[@type='scsi']/address/@unit)": "5",
+            "string(//controller[@type='scsi']/@model)": "virtio-scsi",
+            "count(//input)": 1,
+        },
+        host="devices to give away",
+    ),
+    Case(
+        "cells in any order",
+        {
+            "smp": "2",
+            "guestNumaNodes": [
+                {"cpus": "1", "memory": "24", "nodeIndex": 1},
+                {"cpus": "0", "memory": "40", "nodeIndex": "0"},
+            ],
+        },
+        {"string(//cell[@id='1']/@memory)": "24576", "string(//cell[@id='0']/@cpus)": "0"},
+    ),
+    Case(
         "direct kernel",
         {"kernel": "/boot/vmlinuz", "initrd": "/boot/initrd", "kernelArgs": "console=ttyS0 a=\"<&'", "boot": "c"},
         {

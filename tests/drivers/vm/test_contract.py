@@ -118,7 +118,13 @@ def test_create_answers_with_one_struct(vdsmd: Running) -> None:
 
 @pytest.mark.parametrize(
     ("change", "code"),
-    [({"memSize": ""}, 11), ({"vmId": ""}, 11), ({"vmId": "nonsense"}, 91), ({"memSize": "much"}, 91)],
+    [
+        ({"memSize": ""}, 11),
+        ({"vmId": ""}, 11),
+        ({"vmId": "nonsense"}, 11),
+        ({"memSize": "0"}, 11),
+        ({"memSize": "much"}, 91),
+    ],
 )
 def test_create_refuses_what_it_cannot_mean(vdsmd: Running, change: dict[str, Any], code: int) -> None:
     reply = vdsmd.call("create", {**params(), **change})

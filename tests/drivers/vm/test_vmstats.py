@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from drivers.errors import DriverError
 from drivers.vm.conf.params import normalise
-from drivers.vm.vmstats import Sample, device_hash, down_stats, running_stats, sample_of
+from drivers.vm.vmstats import Sample, device_hash, down_stats, running_stats, sample_of, sizes
 from tests.drivers.vm.machines import CASES, QXL, SPICE, VNC, disk, nic
 from tests.drivers.vm.values import parameters
 
@@ -45,8 +45,9 @@ RECORD: dict[str, Any] = {
     "block.0.wr.times": 50,
     "block.0.fl.reqs": 5,
     "block.0.fl.times": 1000,
-    "block.0.allocation": 65536,
-    "block.0.physical": 131072,
+    "block.0.allocation": 16384,
+    "block.0.capacity": 131072,
+    "block.0.physical": 65536,
     "block.1.name": "vda",
     "block.1.backingIndex": 7,
     "block.1.rd.reqs": 999,
@@ -79,7 +80,7 @@ def test_sample_keeps_what_is_needed() -> None:
         balloon=60000,
         balloon_max=65536,
         nics={"vnet0": [5_000_000, 1, 2, 2**40, 3, 4]},
-        disks={"vda": [100, 409600, 7000, 10, 2**41, 50, 5, 1000, 65536, 131072], "hdc": [0] * 10},
+        disks={"vda": [100, 409600, 7000, 10, 2**41, 50, 5, 1000, 131072, 65536], "hdc": [0] * 10},
     )
 
 
@@ -137,6 +138,21 @@ def test_rates_are_those_between_two_samples() -> None:
     }
     assert stats["disks"]["vdb"]["lunGUID"] == "lun-1"
     assert "imageID" not in stats["disks"]["vdb"]
+
+
+@pytest.mark.parametrize(
+    ("form", "told", "true", "apparent"),
+    [
+        ("raw", [131072, 65536], "65536", "131072"),
+        ("cow", [131072, 65536], "65536", "65536"),
+        ("raw", [131072, 0], "0", "131072"),
+        ("raw", None, "7", "8"),
+    ],
+)
+def test_the_sizes_of_a_disk(form: str, told: list[int] | None, true: str, apparent: str) -> None:
+    """A sparse file is longer than what it takes. As long as nothing is known, what the caller said is told."""
+    said = {"truesize": "7", "apparentsize": "8"} if told is None else {}
+    assert sizes({"format": form, **said}, told) == {"truesize": true, "apparentsize": apparent}
 
 
 def test_slow_nics_are_full_earlier() -> None:

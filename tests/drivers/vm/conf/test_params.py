@@ -10,12 +10,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drivers.errors import DriverError, Invalid, MissingParameter, Unsupported
-from drivers.vm.conf.params import Defaults, machine_of, normalise
+from drivers.vm.conf.params import Defaults, UselessParameter, machine_of, normalise
 from tests.drivers.vm.machines import CASES, SPICE, disk, nic
 from tests.drivers.vm.values import parameters, values
 
 VM = "0B6A2E5C-3F0B-4B0E-9E57-0F5A8D7C1E11"
 BARE: dict[str, Any] = {"vmId": VM, "memSize": "512"}
+UNSAID = {
+    "format": "raw",
+    "shared": "false",
+    "propagateErrors": "off",
+    "optional": "false",
+    "truesize": "0",
+    "apparentsize": "0",
+}
+"""What callers read of every disk."""
 
 
 def devices(kind: str, **params: Any) -> list[dict[str, Any]]:
@@ -54,6 +63,7 @@ def test_defaults_are_filled_in() -> None:
                 "iface": "ide",
                 "index": 2,
                 "name": "hdc",
+                **UNSAID,
             }
         ],
     }
@@ -67,11 +77,12 @@ def test_what_the_caller_said_stays_as_it_was() -> None:
         "unknown": {"a": [1, "2", 1.5, True]},
         "nice": "0",
     }
-    params = {**BARE, **said, "devices": [disk(mystery={"x": "y"})]}
+    params = {**BARE, **said, "devices": [disk(mystery={"x": "y"}, readonly=True)]}
     before = json.dumps(params)
     conf = normalise(params)
     assert {key: conf[key] for key in said} == said
-    assert conf["devices"][0] == {**disk(mystery={"x": "y"}), "index": 0, "name": "vda"}
+    told = {**disk(mystery={"x": "y"}, readonly=True), "index": 0, "name": "vda"}
+    assert conf["devices"][0] == {**UNSAID, **told}
     assert json.dumps(params) == before
 
 
@@ -149,11 +160,12 @@ def test_buses_that_share_a_prefix_share_names() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], type[DriverError], str]] = {
     "no id": ({"vmId": ""}, MissingParameter, "vmId"),
     "no memory": ({"memSize": ""}, MissingParameter, "memSize"),
-    "memory 0": ({"memSize": 0}, Invalid, "memSize"),
+    "memory 0": ({"memSize": 0}, UselessParameter, "memSize"),
+    "memory '0'": ({"memSize": "0"}, UselessParameter, "memSize"),
     "memory of words": ({"memSize": "lots"}, Invalid, "memSize"),
     "memory beyond all bounds": ({"memSize": "9" * 5000}, Invalid, "memSize"),
-    "id that is none": ({"vmId": "the-vm"}, Invalid, "vmId"),
-    "id that is a number": ({"vmId": 5}, Invalid, "vmId"),
+    "id that is none": ({"vmId": "the-vm"}, UselessParameter, "vmId"),
+    "id that is a number": ({"vmId": 5}, UselessParameter, "vmId"),
     "name with a slash": ({"vmName": "../x"}, Invalid, "vmName"),
     "another type": ({"vmType": "xen"}, Invalid, "vmType"),
     "smp": ({"smp": "two"}, Invalid, "smp"),
@@ -167,9 +179,15 @@ REFUSED: dict[str, tuple[dict[str, Any], type[DriverError], str]] = {
     "unknown kind": ({"devices": [{"type": "lease"}]}, Unsupported, "devices[0].type"),
     "host device of no name": ({"devices": [{"type": "hostdev"}]}, Invalid, "devices[0]"),
     "host device of another kind": (
-        {"devices": [{"type": "hostdev", "device": "usb_1_2"}]},
+        {"devices": [{"type": "hostdev", "device": "net_eth0_00_1a_4a_16_01_51"}]},
         Invalid,
         "devices[0].device",
+    ),
+    "hub of the host": ({"devices": [{"type": "hostdev", "device": "usb_usb1"}]}, Invalid, "devices[0].device"),
+    "order of a host device": (
+        {"devices": [disk(bootOrder=1), {"type": "hostdev", "device": "usb_1_2", "bootOrder": "1"}]},
+        Invalid,
+        "devices",
     ),
     "kind of a kind": ({"devices": [{"type": ["disk"]}]}, Unsupported, "devices[0].type"),
     "disk without path": ({"devices": [disk("")]}, MissingParameter, "devices[0].path"),

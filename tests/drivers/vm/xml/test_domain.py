@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from drivers.errors import DriverError, Invalid, Unsupported
+from drivers.errors import DriverError, Invalid, NotFound, Unsupported
 from drivers.vm.conf.params import normalise
 from drivers.vm.xml import domain as domxml
 from drivers.vm.xml import running
@@ -185,6 +185,71 @@ def test_running_domain_is_read_back() -> None:
     assert (read["devices"][7]["port"], read["devices"][7]["tlsPort"]) == (5901, -1)
     assert json.dumps(conf) == before
     assert running.read_back(RUNNING, read) == read
+
+
+ADDED = """
+<domain><devices>
+  <controller type='usb' index='0' model='piix3-uhci'><alias name='usb'/>
+    <address type='pci' domain='0x0000' bus='0x00' slot='0x01' function='0x2'/></controller>
+  <controller type='pci' index='1' model='pci-bridge'><alias name='pci.1'/><address type='pci' slot='0x09'/></controller>
+  <controller type='scsi' index='1' model='virtio-scsi'><alias name='scsi1'/><address type='pci' slot='0x08'/></controller>
+  <controller type='scsi' index='0' model='virtio-scsi'><alias name='scsi0'/><address type='pci' slot='0x05'/></controller>
+  <controller type='fdc' index='0'><alias name='fdc0'/></controller>
+  <channel type='unix'><target type='virtio' name='a'/><alias name='channel0'/>
+    <address type='virtio-serial' controller='0' bus='0' port='1'/></channel>
+  <channel type='unix'><target type='virtio' name='b'/><alias name='channel1'/>
+    <address type='virtio-serial' controller='0' bus='0' port='2'/></channel>
+  <hostdev mode='subsystem' type='pci'><source><address domain='0x0000' bus='0x05' slot='0x00' function='0x1'/></source>
+    <alias name='hostdev0'/><address type='pci' slot='0x0a'/></hostdev>
+  <hostdev mode='subsystem' type='usb'><source><address bus='1' device='7'/></source><alias name='hostdev1'/></hostdev>
+  <hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host4'/><address bus='0' target='1' unit='2'/></source>
+    <alias name='hostdev2'/></hostdev>
+  <hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host3'/><address bus='0' target='1' unit='2'/></source>
+    <alias name='hostdev3'/></hostdev>
+  <graphics type='vnc' port='5901'><listen type='network' address='192.0.2.7' network='vdsm-display'/></graphics>
+</devices></domain>
+"""
+
+
+def test_what_libvirt_has_added_is_told_and_kept() -> None:
+    channel = {"type": "channel", "device": "unix", "alias": "channel7"}
+    (hosts,) = (case for case in CASES if case.name == "host devices")
+    hostdevs = [device for device in hosts.params["devices"] if device["type"] == "hostdev"]
+    scsi = {"type": "controller", "device": "scsi", "index": "0"}
+    conf = normalise({**CASES[0].whole, "devices": [scsi, channel, *hostdevs, VNC]})
+    read = running.read_back(ADDED, conf)
+    told = {device["alias"]: device for device in read["devices"] if device.get("alias")}
+    assert {alias for alias, device in told.items() if device["type"] == "hostdev"} == {
+        *("hostdev0", "hostdev1", "hostdev3"),
+    }
+    assert list(told) == ["scsi0", "channel0", "hostdev0", "hostdev1", "hostdev3", "usb", "scsi1", "channel1"]
+    assert told["usb"] == {
+        "type": "controller",
+        "device": "usb",
+        "index": "0",
+        "model": "piix3-uhci",
+        "alias": "usb",
+        "address": {"type": "pci", "domain": "0x0000", "bus": "0x00", "slot": "0x01", "function": "0x2"},
+    }
+    assert told["channel1"]["address"]["port"] == "2"
+    assert read["displayIp"] == "192.0.2.7"
+    assert running.read_back(ADDED, read) == read
+    domain = tree({**CASES[0].whole, "devices": [told["usb"], told["scsi1"], told["channel1"]]})
+    assert domain.xpath("string(//controller[@type='usb']/address/@function)") == "0x2"
+    assert domain.xpath("string(//controller[@type='scsi']/@model)") == "virtio-scsi"
+
+
+def test_a_display_for_a_network_of_which_nobody_knows_is_refused() -> None:
+    with pytest.raises(NotFound, match="display's network: display"):
+        tree({**CASES[0].whole, "display": "vnc", "displayNetwork": "display"}, address_on=lambda network: "")
+
+
+def test_secrets_are_refused_where_nobody_keeps_them() -> None:
+    (case,) = (case for case in CASES if case.name == "network disk")
+    with pytest.raises(Unsupported, match="secret of disk vda"):
+        tree(case.whole, secrets=False)
+    (disk_alone,) = case.params["devices"]
+    assert tree({**case.whole, "devices": [{**disk_alone, "auth": {}}]}, secrets=False).xpath("count(//auth)") == 0
 
 
 @by_name

@@ -18,6 +18,8 @@ XML = f"""<domain type='qemu'><name>a</name><uuid>{VM}</uuid><devices>
 <console type='pipe'><source path='/old/console'/></console>
 <channel type='unix'><source mode='bind' path='/old/a'/><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
 <channel type='unix'><source mode='bind' path='/old/b'/><target type='virtio' name='somebody.elses'/></channel>
+<graphics type='vnc' listen='192.0.2.1'><listen type='address' address='192.0.2.1'/></graphics>
+<graphics type='spice' listen='0.0.0.0'><listen type='address' address='0.0.0.0'/></graphics>
 </devices></domain>"""
 
 
@@ -28,11 +30,13 @@ def test_only_paths_of_the_host_are_changed() -> None:
         channels_dir="/run/c",
         console="/run/k",
         disks={"vda": "/new/disk", "vdb": "/dev/new", "hdc": "/x"},
+        displays={"vnc": "192.0.2.9"},
     )
     expected = (
         XML.replace("/old/disk", "/new/disk")
         .replace("/dev/old", "/dev/new")
         .replace("/old/console", "/run/k")
+        .replace("192.0.2.1", "192.0.2.9")
         .replace("/old/a", f"/run/c/{VM}.org.qemu.guest_agent.0")
     )
     assert moved == etree.tostring(etree.fromstring(expected), encoding="unicode")
@@ -46,4 +50,8 @@ def test_what_is_not_the_machines_is_refused(xml: str) -> None:
 
 
 def test_scripts_get_the_devices_one_by_one() -> None:
-    assert [etree.fromstring(element).tag for element in devices(XML)] == ["disk", "disk", "disk", "interface"]
+    assert [etree.fromstring(element).tag for element in devices(XML)] == [
+        *["disk"] * 3,
+        "interface",
+        *["graphics"] * 2,
+    ]
