@@ -1,7 +1,8 @@
 """DHCP clients: udhcpc of busybox, one for each link that needs one.
 
 It promises that a client is known by the pid file on its own command line, so that it is found again after any death of ours
-and never mistaken; and that it gives its link nothing but the address, and the default route if that was asked for.
+and never mistaken; and that it gives its link nothing but the address, and the way back over its gateway: the default route if
+that was asked for, else a table of its own.
 """
 
 from __future__ import annotations
@@ -22,16 +23,28 @@ SCRIPT = """\
 # What the DHCP client of a network does with its lease: $0 says what has come of it. Written by supervdsm; changes are lost.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 known=$(cat "$LEASE" 2>/dev/null)
+# The gateway is the main table's, or that of a table of the link's own, for what comes in by it.
 case "$0" in
 bound | renew)
     [ "$lease" -le 2147483647 ] || lease=2147483647
     [ -z "$known" ] || [ "$known" = "$ip/$mask" ] || ip -4 addr del "$known" dev "$interface"
     ip -4 addr replace "$ip/$mask" dev "$interface" valid_lft "$lease" preferred_lft "$lease" || exit 1
     echo "$ip/$mask" >"$LEASE"
-    [ -n "$DEFAULT_ROUTE" ] || exit 0
     for gateway in $router; do
-        ip -4 route show default dev "$interface" | grep -qF "via $gateway " ||
-            ip -4 route prepend default via "$gateway" dev "$interface" proto dhcp
+        if [ -n "$DEFAULT_ROUTE" ]; then
+            ip -4 route show default dev "$interface" | grep -qF "via $gateway " ||
+                ip -4 route prepend default via "$gateway" dev "$interface" proto dhcp
+            exit 0
+        fi
+        subnet=$(ip -4 route show dev "$interface" proto kernel scope link src "$ip" | head -n 1)
+        subnet=${subnet%% *}
+        [ -n "$TABLE" ] && [ -n "$subnet" ] || exit 0
+        ip -4 route replace "$subnet" dev "$interface" table "$TABLE" proto dhcp scope link
+        ip -4 route replace default via "$gateway" dev "$interface" table "$TABLE" proto dhcp
+        ip -4 rule show table "$TABLE" | grep -qF "from $ip " && exit 0
+        while ip -4 rule del table "$TABLE" protocol dhcp; do :; done 2>/dev/null
+        ip -4 rule add from "$ip" table "$TABLE" priority 32000 protocol dhcp
+        ip -4 rule add to "$subnet" iif "$interface" table "$TABLE" priority 32000 protocol dhcp
         exit 0
     done
     ;;
@@ -73,13 +86,14 @@ class Clients:
         found = [Client(link, kind == "default", self._pid(link, kind)) for link, _, kind in files]
         return sorted(client for client in found if client.pid)
 
-    def start(self, link: str, *, default_route: bool, wait: bool) -> None:
+    def start(self, link: str, *, default_route: bool, table: int, wait: bool) -> None:
         """Have a client run. `wait`: until it has a lease; raises Failed when there is none to be had."""
         kind = "default" if default_route else "plain"
         if self._pid(link, kind):
             return
         self.stop(link)
-        environment = {"LEASE": self._path(link, "lease")} | ({"DEFAULT_ROUTE": "yes"} if default_route else {})
+        environment = {"LEASE": self._path(link, "lease")}
+        environment |= {"DEFAULT_ROUTE": "yes"} if default_route else {"TABLE": str(table)} if table else {}
         options = ["-n"] if wait else ["-b"]
         known = self._read(link, "lease").partition("/")[0]
         options += ["-r", known] if known else []

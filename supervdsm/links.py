@@ -17,6 +17,8 @@ from supervdsm.errors import ActionError, AlreadyExists, Busy, Failed, Invalid, 
 
 OURS = 30308
 """The group of links that we have made. It is given in the same message that makes them, so that none is ever without."""
+OUR_TABLES = range(0x76000000, 0x77000000)
+"""The numbers of tables of routes that we fill."""
 NAME = re.compile(r"[^\s/:%]{1,15}")
 
 MEANT: dict[int, type[ActionError]] = {
@@ -59,7 +61,7 @@ class Session:
         """Return the link, None when there is none. Raises Invalid for what cannot be a name."""
         try:
             messages = self.route.link("get", ifname=checked(name))
-        except self._error as error:
+        except self.error as error:
             if error.code in (errno.ENODEV, errno.ENOENT):
                 return None
             raise
@@ -95,7 +97,8 @@ class Session:
         return list(self.route.get_addr(index=link.number))
 
     @property
-    def _error(self) -> Any:
+    def error(self) -> Any:
+        """What the kernel's refusal is raised as, within a session."""
         from pyroute2.netlink.exceptions import NetlinkError
 
         return NetlinkError

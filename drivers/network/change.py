@@ -22,7 +22,10 @@ log = logging.getLogger("network")
 
 UNKNOWN = (HelperGone, NoHelper, TimedOut)
 """The helper did not say what became of an action."""
-REMOVING = ("link.delete", "link.detach", "link.down", "address.delete", "route.delete", "dhcp.stop", "qos.clear")
+REMOVING = (
+    "link.delete", "link.detach", "link.down", "address.delete", "route.delete", "rule.delete", "dhcp.stop", "dhcp6.stop",
+    "qos.clear", "rate.clear",
+)  # fmt: skip
 
 
 class Changer:

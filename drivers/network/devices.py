@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from drivers.network import rates
 from drivers.network.model import Bond, Configuration, Network, Qos
 
 USUAL_MTU = 1500
@@ -29,6 +30,8 @@ class Device(msgspec.Struct, kw_only=True):
     """The network whose addresses it carries."""
     shares: dict[str, Qos] = {}
     """What networks get of it for what they send, by their tags; '' for the one without."""
+    rates: rates.Told = {}
+    """How much of its network's own traffic may pass it."""
 
     @property
     def rank(self) -> int:
@@ -82,6 +85,8 @@ def _add(found: dict[str, Device], configuration: Configuration, name: str, netw
             base.shares["" if network.vlan is None else str(network.vlan)] = network.host_qos
     if network.vlan is not None:
         found[network.port] = Device(name=network.port, kind="vlan", mtu=mtu, below=network.base, tag=network.vlan)
+    if network.port:
+        found[network.port].rates = rates.told(network)
     if network.bridged:
         found[name] = Device(name=name, kind="bridge", mtu=mtu, stp=network.stp, network=network)
         if network.port:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,17 +17,20 @@ from typing import TYPE_CHECKING, Any
 from drivers.base import Host
 from drivers.errors import Busy, DriverError, NotResponding
 from drivers.network.errors import BadParams, ChangeUnfinished
-from drivers.network.model import NetworkRecord
+from drivers.network.model import Configuration, NetworkRecord
 from state.directory import StateDirectory
 from state.records import Record
 
 if TYPE_CHECKING:
+    from drivers.network.watch import Watch
     from drivers.network.work import Work
 
 log = logging.getLogger("network")
 
 READY_WITHIN = 60.0
 """Seconds that a change waits for the one before it, and for the first look after a start."""
+MOST_REPAIRS, REPAIRS_WITHIN = 3, 3600.0
+"""How often, within so many seconds, a step is taken to repair what others have changed."""
 AGAIN = 2.0
 """Seconds until it is tried again to take back a change, while the helper cannot be reached."""
 
@@ -52,6 +56,11 @@ class NetworkDriver:
         self._cold = False
         self._settled = False
         self._doing = ""
+        self._watch: Watch | None = None
+        self._looking = False
+        self._repairs: dict[str, list[float]] = {}
+        """When a step has been taken to repair what others had changed."""
+        self._left = ""
 
     # The owner
 
@@ -68,6 +77,8 @@ class NetworkDriver:
     def start(self) -> None:
         if not self._settled:
             self._host.submit(self._begin, self._begun, timeout=0)
+        elif self._watch is not None:
+            self._watch.start()
 
     def unsafe(self) -> str | None:
         return self._doing or None
@@ -79,7 +90,9 @@ class NetworkDriver:
         """Nothing was stopped."""
 
     def quiesce(self, deadline: float) -> None:
-        """Everything runs in worker threads, which are the daemon's to stop."""
+        """Everything else runs in worker threads, which are the daemon's to stop."""
+        if self._watch is not None:
+            self._watch.stop()
 
     # Questions
 
@@ -114,27 +127,12 @@ class NetworkDriver:
         with self._alone("networks are being changed"):
             self._change(networks, bonds, options, check=check)
 
-    def add(self, name: str, bonds: Given, network: Given, options: Given) -> None:
-        """Set up one network that there must not be yet."""
-        with self._alone("a network is being added"):
-            self._working().check_new(self._state.running, name)
-            self._change({name: network}, bonds, options, check=False)
-
-    def edit(self, old: str, new: str, bonds: Given, network: Given, options: Given) -> None:
-        """Change one network, and perhaps its name."""
-        with self._alone("a network is being changed"):
-            work = self._working()
-            work.check_known(self._state.running, old)
-            if new != old:
-                work.check_new(self._state.running, new)
-            removed = {old: {"remove": True}} if new != old else {}
-            self._change({**removed, new: network}, bonds, options, check=False)
-
-    def remove(self, name: str, given: Given, options: Given) -> None:
-        """Remove one network, and its bond when no other network is on it. `given` (vlan, bonding, nics) must be true of it."""
-        with self._alone("a network is being removed"):
-            bonds = self._working().check_removal(self._state.running, name, given)
-            self._change({name: {"remove": True}}, bonds, options, check=False)
+    def one(self, old: str, new: str, vlan: int | str | None, bond: str, nics: list[str], options: Given) -> None:
+        """Add a network (`old` is ''), remove it (`new` is ''; what else is told must be true of it), or change it, and perhaps
+        its name. A bond that nobody uses any more goes with it."""
+        with self._alone(f"network {new or old} is being changed"):
+            asked = self._working().one(self._state.running, old, new, vlan, bond, nics, options)
+            self._change(*asked, check=False)
 
     def set_safe(self) -> None:
         """Have the present networks come back after a reboot."""
@@ -167,6 +165,7 @@ class NetworkDriver:
             self._host.event("network.taken_back", reason=error)
             raise
         self._state.running, self._state.drift = after, []
+        self._repairs.clear()
         return len(steps)
 
     # Help
@@ -225,6 +224,56 @@ class NetworkDriver:
             return
         if self._state.drift:
             self._host.event("network.drift", missing="; ".join(self._state.drift))
+        assert self._work is not None
+        self._watch = self._watch or self._work.watch(self._host, self._look_again)
+        self._watch.start()
+
+    # Drift
+
+    def _look_again(self) -> None:
+        """In the loop: see whether somebody has changed what is ours."""
+        if self._state.running != Configuration() and self._settled and not self._looking:
+            self._looking = True
+            self._host.submit(self._look, self._looked, timeout=0)
+
+    def _looked(self, _result: None, error: Exception | None) -> None:
+        self._looking = False
+        if error is not None:
+            log.warning("Networks could not be looked at error=%s", error)
+
+    def _look(self) -> None:
+        """In a worker: tell what is missing, and repair it. A change that is under way looks for itself."""
+        if not self._changing.acquire(blocking=False):
+            return
+        try:
+            work = self._working()
+            work.changer.take_back()
+            drift = work.drift(self._state.running)
+            if drift and drift != self._state.drift:
+                self._host.event("network.drift", missing="; ".join(drift))
+            self._state.drift = drift
+            if drift and self._may_repair(drift):
+                self._doing = "networks are being repaired"
+                work.repair(self._state.running)
+                self._state.drift = work.drift(self._state.running)
+                if not self._state.drift:
+                    self._host.event("network.repaired", steps="; ".join(drift))
+        finally:
+            self._doing = ""
+            self._changing.release()
+
+    def _may_repair(self, steps: list[str]) -> bool:
+        """Whoever undoes our steps again and again means it: then they are not taken for a while, which is told once."""
+        now = time.monotonic()
+        recent = {step: [at for at in self._repairs.get(step, []) if now - at < REPAIRS_WITHIN] for step in steps}
+        stubborn = [step for step in steps if len(recent[step]) >= MOST_REPAIRS]
+        if not stubborn:
+            self._repairs |= {step: [*times, now] for step, times in recent.items()}
+            self._left = ""
+        elif self._left != stubborn[0]:
+            self._left = stubborn[0]
+            self._host.event("network.left_alone", steps="; ".join(stubborn), repaired=MOST_REPAIRS)
+        return not stubborn
 
     def _finish_later(self) -> None:
         """In the loop: try again to take back a change."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 from ipaddress import ip_interface
 from typing import Any
 
-from drivers.network.kernel import DEFAULT, DEFAULT6, Kernel, Link
+from drivers.network import rates
+from drivers.network.kernel import DEFAULT, DEFAULT6, MAIN, Kernel, Link
 from drivers.network.model import Configuration, Network
 from drivers.network.shares import as_struct
+from drivers.network.ways import table
 
 Facts = dict[str, Any]
 NO_GATEWAY6 = "::"
@@ -43,12 +45,15 @@ def _network(kernel: Kernel, running: Configuration, name: str, network: Network
         "bootproto4": "dhcp" if network.dhcp else "none",
         "mtu": str(link.mtu),
         "dhcpv4": network.dhcp,
-        "dhcpv6": False,
+        "dhcpv6": network.dhcp6,
         "ipv6autoconf": network.autoconf6,
         "cfg": _cfg(running, carrier, network),
     }
     if network.host_qos is not None:
         told["hostQos"] = {"out": as_struct(network.host_qos)}
+    for key, limit in (("qosInbound", network.inbound), ("qosOutbound", network.outbound)):
+        if limit is not None:
+            told[key] = rates.as_struct(limit)
     if network.vlan is not None:
         told["vlanid"] = network.vlan
     if not network.bridged:
@@ -62,7 +67,7 @@ def _of_device(kernel: Kernel, running: Configuration, name: str, network: Netwo
     if link is None:
         return {}
     told: Facts = _addresses(kernel, link)
-    told |= {"dhcpv4": bool(network and network.dhcp), "dhcpv6": False}
+    told |= {"dhcpv4": bool(network and network.dhcp), "dhcpv6": bool(network and network.dhcp6)}
     told["cfg"] = _cfg(running, name, network)
     if link.kind == "bond":
         told["opts"] = {key: value for key, value in link.options.items() if key != "active_slave" and value}
@@ -88,8 +93,10 @@ def _addresses(kernel: Kernel, link: Link) -> Facts:
 
 
 def _gateway(kernel: Kernel, link: str, destination: str) -> str:
-    ways = [route for route in kernel.routes_of(link) if route.is_default and route.destination == destination]
-    return min(ways, key=lambda route: route.metric).gateway if ways else ""
+    """Return the gateway of the main table, or else of the link's own."""
+    ways = [route for route in kernel.routes_of(link) if route.destination == destination]
+    ways = [route for route in ways if route.table in (MAIN, table(link))]
+    return min(ways, key=lambda route: (route.table != MAIN, route.metric)).gateway if ways else ""
 
 
 def _cfg(running: Configuration, device: str, network: Network | None) -> dict[str, str]:
@@ -112,6 +119,7 @@ def _cfg(running: Configuration, device: str, network: Network | None) -> dict[s
         "MTU": str(network.mtu or ""),
         "DEFROUTE": "yes" if network.default_route else "no",
         "IPV6_AUTOCONF": "yes" if network.autoconf6 else "no",
+        "DHCPV6C": "yes" if network.dhcp6 else "",
     }
     words |= {"STP": "on" if network.stp else "off", "TYPE": "Bridge"} if network.bridged else {}
     return told | {key: value for key, value in words.items() if value}

@@ -13,7 +13,10 @@ OURS = 30308
 MAIN = 254
 """The number of the main table of routes."""
 DEFAULT, DEFAULT6 = "0.0.0.0/0", "::/0"
-
+OUR_TABLES = range(0x76000000, 0x77000000)
+"""The numbers of tables of routes that we fill: each for what comes and goes by one link that has a gateway of its own."""
+BY_DHCP = 16
+"""The kernel's number for who has set a route or rule: a DHCP client."""
 
 FOR_EVER = 2**32 - 1
 """Seconds of an address that does not end."""
@@ -52,9 +55,14 @@ class Link(msgspec.Struct, kw_only=True):
     stp: bool = False
     options: dict[str, str] = {}
     """Of a bond: what we can set, `mode` by its name, and `active_slave`."""
+    advertised6: bool = False
+    """Router advertisements give it routes."""
     autoconf6: bool = False
+    """They give it addresses, too."""
     shaper: int = 0
     """The number of the root queueing discipline that we have set: it says which shares are in force. 0 for none of ours."""
+    rates: int = 0
+    """The number of the limits that we have set, which follows from them. 0 for none. Known where root has been asked."""
     addresses: dict[str, Address] = {}
     """By themselves with their prefix lengths. Both families, without those of link scope."""
     local6: list[str] = []
@@ -82,11 +90,22 @@ class Route(msgspec.Struct, kw_only=True, frozen=True, order=True):
         return self.table == MAIN and self.destination in (DEFAULT, DEFAULT6)
 
 
+class Rule(msgspec.Struct, kw_only=True, frozen=True, order=True):
+    """Which packets are routed by a table of ours: those from an address, or those to a network that come in by a link."""
+
+    table: int
+    source: str = ""
+    destination: str = ""
+    link: str = ""
+
+
 class Kernel(msgspec.Struct, kw_only=True):
     links: dict[str, Link] = {}
     routes: list[Route] = []
+    rules: list[Rule] = []
+    """Those that lead to tables of ours, and were not set by a DHCP client."""
     clients: list[str] = []
-    """The links with a DHCP client, each with ' default' behind it when that sets the default route."""
+    """The links with a DHCP client, each with ' default' behind it when that sets the default route, and ' 6' for DHCPv6."""
 
     def ports(self, master: str) -> list[str]:
         return sorted(link.name for link in self.links.values() if link.master == master)

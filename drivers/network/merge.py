@@ -27,8 +27,6 @@ def merged(running: Configuration, kernel: Kernel, request: Request) -> Configur
     """Return the configuration after the request. Raises the errors of the contract."""
     bonds = _with_changes("bond", running.bonds, request.bonds, BadBond)
     networks = _with_changes("network", running.networks, request.networks, BadBridge)
-    for name in request.must_be_new & running.networks.keys():
-        raise UsedBridge(what=f"network {name}", reason="it exists")
     _check_bonds(running, kernel, request, networks, bonds)
     for name, network in request.networks.items():
         if network is not None:
@@ -180,7 +178,10 @@ def _found(
     used = {nic for bond in bonds for nic in bond.nics}
     used |= {network.base for network in networks if network.nic or network.bond}
     links = [link for name in sorted(used) if (link := kernel.links.get(name)) is not None and not link.ours]
-    now = {link.name: Found(mtu=link.mtu, up=link.up, autoconf6=link.autoconf6) for link in links}
+    now = {
+        link.name: Found(mtu=link.mtu, up=link.up, autoconf6=link.autoconf6, advertised6=link.advertised6)
+        for link in links
+    }
     return now | {name: found for name, found in running.found.items() if name in used}
 
 

@@ -7,9 +7,9 @@ one and the same. Only what the daemon needs at its start is here.
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, ClassVar
 
-from state.records import Part, Record
+from state.records import Migration, Part, Record
 
 LONGEST_NAME = 15
 """Characters that the kernel allows in a device's name."""
@@ -29,6 +29,14 @@ class Qos(Part, frozen=True):
     ls: Curve
     rt: Curve | None = None
     ul: Curve | None = None
+
+
+class Rate(Part, frozen=True):
+    """How much of a network's traffic may pass: so many KiB a second, and KiB at once. `peak` is kept for those who ask."""
+
+    average: int
+    peak: int = 0
+    burst: int = 0
 
 
 class Network(Part, frozen=True):
@@ -52,6 +60,9 @@ class Network(Part, frozen=True):
     custom: dict[str, str] = {}
     """Properties for hooks."""
     host_qos: Qos | None = None
+    dhcp6: bool = False
+    inbound: Rate | None = None
+    outbound: Rate | None = None
 
     @property
     def base(self) -> str:
@@ -76,6 +87,8 @@ class Found(Part, frozen=True):
     mtu: int
     up: bool
     autoconf6: bool = False
+    advertised6: bool = False
+    """Whether router advertisements gave it routes."""
 
 
 class Configuration(Part, frozen=True):
@@ -105,8 +118,15 @@ class Step(Part, frozen=True):
     undo: tuple[Act, ...] = ()
 
 
+NEWEST = 2
+"""The version of the records that have configurations in them. 2 has DHCPv6 and rates of networks, which 1 leaves out."""
+
+
 class NetworkRecord(Record):
     """What the next run must know at once. The files under lib_dir are the truth about the rest."""
+
+    version: ClassVar[int] = NEWEST
+    migrations: ClassVar[dict[int, Migration]] = {1: dict}
 
     running: Configuration = Configuration()
     safe: Configuration = Configuration()

@@ -12,10 +12,10 @@ import struct
 from collections.abc import Iterator
 
 from drivers.errors import Failed
-from drivers.network.kernel import FOR_EVER, Address, Kernel, Link, Route
+from drivers.network.kernel import BY_DHCP, FOR_EVER, OUR_TABLES, Address, Kernel, Link, Route, Rule
 from drivers.network.shares import OURS as OUR_SHAPERS
 
-LINK, ADDRESS, ROUTE, QDISC = 18, 22, 26, 38
+LINK, ADDRESS, ROUTE, RULE, QDISC = 18, 22, 26, 34, 38
 """What is asked for; answers come with a number that is less by 2."""
 ERROR, DONE = 2, 3
 DUMP, INTERRUPTED = 0x300, 0x10
@@ -30,17 +30,29 @@ ROOT = 0xFFFFFFFF
 """TC_H_ROOT: the parent of a link's outermost queueing discipline."""
 BOND_MODES = ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb")
 BOND_NUMBERS = {
-    3: ("miimon", "I"), 4: ("updelay", "I"), 5: ("downdelay", "I"), 7: ("arp_interval", "I"), 13: ("fail_over_mac", "B"),
-    14: ("xmit_hash_policy", "B"), 21: ("lacp_rate", "B"), 22: ("ad_select", "B"),
+    3: ("miimon", "I"), 4: ("updelay", "I"), 5: ("downdelay", "I"), 6: ("use_carrier", "B"), 7: ("arp_interval", "I"),
+    9: ("arp_validate", "I"), 10: ("arp_all_targets", "I"), 12: ("primary_reselect", "B"), 13: ("fail_over_mac", "B"),
+    14: ("xmit_hash_policy", "B"), 15: ("resend_igmp", "I"), 16: ("num_grat_arp", "B"), 17: ("all_slaves_active", "B"),
+    18: ("min_links", "I"), 19: ("lp_interval", "I"), 20: ("packets_per_slave", "I"), 21: ("lacp_rate", "B"),
+    22: ("ad_select", "B"), 27: ("tlb_dynamic_lb", "B"),
 }  # fmt: skip
 """Attributes of a bond that are options, with their forms."""
+BOND_LINKS = {2: "active_slave", 11: "primary"}
+"""Those that are numbers of links."""
+BOND_TARGETS = 8
 WORDS = {
     "xmit_hash_policy": ("layer2", "layer3+4", "layer2+3", "encap2+3", "encap3+4", "vlan+srcmac"),
     "lacp_rate": ("slow", "fast"),
     "fail_over_mac": ("none", "active", "follow"),
     "ad_select": ("stable", "bandwidth", "count"),
+    "arp_validate": ("none", "active", "backup", "all", "filter", "filter_active", "filter_backup"),
+    "arp_all_targets": ("any", "all"),
+    "primary_reselect": ("always", "better", "failure"),
 }
 """Options of a bond whose numbers have names."""
+NOTICED = (1, 4, 5, 7, 8, 9, 11, 19)
+"""Groups of notifications: of links and schedulers, and of both families' addresses, routes and rules (RTNLGRP_... of
+rtnetlink.h)."""
 ATTEMPTS = 20
 
 Attributes = dict[int, bytes]
@@ -57,7 +69,17 @@ def look() -> Kernel:
             _add_shaper(links, body)
         bodies = _dump(sock, ROUTE, struct.pack("=BBBBBBBBI", *[0] * 9))
         routes = [route for body in bodies if (route := _route(links, body)) is not None]
-    return Kernel(links={link.name: link for link in links.values()}, routes=sorted(routes))
+        bodies = _dump(sock, RULE, struct.pack("=BBBBBBBBI", *[0] * 9))
+        rules = [rule for body in bodies if (rule := _rule(body)) is not None]
+    return Kernel(links={link.name: link for link in links.values()}, routes=sorted(routes), rules=sorted(rules))
+
+
+def notices() -> socket.socket:
+    """Return a socket that can be read when links, addresses, routes or rules change. Reads do not block."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    sock = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    sock.bind((0, sum(1 << (group - 1) for group in NOTICED)))
+    return sock
 
 
 def route_to(address: str) -> str:
@@ -136,6 +158,7 @@ def _link(body: bytes) -> Link:
     told = _attributes(body, 16)
     info = _attributes(told.get(18, b""))
     kind = _string(info.get(1))
+    advertised6, autoconf6 = _advertised6(told.get(26, b""))
     link = Link(
         name=_string(told.get(3)),
         index=index,
@@ -149,7 +172,8 @@ def _link(body: bytes) -> Link:
         group=_number(told.get(27)),
         master=str(_number(told.get(10)) or ""),
         below=str(_number(told.get(5)) or ""),
-        autoconf6=_autoconf6(told.get(26, b"")),
+        advertised6=advertised6,
+        autoconf6=autoconf6,
     )
     _add_details(link, _attributes(info.get(2, b"")))
     return link
@@ -165,18 +189,22 @@ def _add_details(link: Link, data: Attributes) -> None:
 
 
 def _bond_options(data: Attributes) -> dict[str, str]:
-    options = {"mode": BOND_MODES[min(_number(data.get(1), "B"), 6)], "active_slave": str(_number(data.get(2)) or "")}
+    options = {"mode": BOND_MODES[min(_number(data.get(1), "B"), 6)]}
     for number, (name, form) in BOND_NUMBERS.items():
         if number in data:
             value, words = _number(data[number], form), WORDS.get(name, ())
             options[name] = words[value] if value < len(words) else str(value)
-    return options
+    targets = _attributes(data.get(BOND_TARGETS, b"")).values()
+    options["arp_ip_target"] = ",".join(socket.inet_ntop(socket.AF_INET, target) for target in targets)
+    return options | {name: str(_number(data.get(number)) or "") for number, name in BOND_LINKS.items()}
 
 
-def _autoconf6(af_spec: bytes) -> bool:
-    """Whether router advertisements give the link addresses: settings 3 (accept_ra) and 5 (autoconf) of its IPv6."""
+def _advertised6(af_spec: bytes) -> tuple[bool, bool]:
+    """Whether router advertisements give the link routes, and addresses too: settings 3 (accept_ra) and 5 (autoconf) of its
+    IPv6."""
     conf = _attributes(_attributes(af_spec).get(socket.AF_INET6, b"")).get(2, b"")
-    return len(conf) >= 24 and _number(conf[12:16], "i") > 0 and _number(conf[20:24], "i") > 0
+    routes = len(conf) >= 24 and _number(conf[12:16], "i") > 0
+    return routes, routes and _number(conf[20:24], "i") > 0
 
 
 def _name(links: dict[int, Link]) -> None:
@@ -185,8 +213,8 @@ def _name(links: dict[int, Link]) -> None:
     for link in links.values():
         link.master = names.get(link.master, link.master)
         link.below = names.get(link.below, "") if link.kind == "vlan" else ""
-        if "active_slave" in link.options:
-            link.options["active_slave"] = names.get(link.options["active_slave"], "")
+        for option in link.options.keys() & set(BOND_LINKS.values()):
+            link.options[option] = names.get(link.options[option], "")
 
 
 def _add_address(links: dict[int, Link], body: bytes) -> None:
@@ -230,4 +258,22 @@ def _route(links: dict[int, Link], body: bytes) -> Route | None:
         source=_text(family, told.get(7, b"")),
         scope=scope,
         protocol=protocol,
+    )
+
+
+def _rule(body: bytes) -> Rule | None:
+    """Return the rule, None when it does not lead to a table of ours, or a DHCP client has set it."""
+    family, to_length, from_length, _, table, _, _, _, _ = struct.unpack_from("=BBBBBBBBI", body)
+    told = _attributes(body, 12)
+    table = _number(told.get(15)) or table
+    if family not in (socket.AF_INET, socket.AF_INET6) or table not in OUR_TABLES:
+        return None
+    if _number(told.get(21), "B") == BY_DHCP:
+        return None
+    source, destination = _text(family, told.get(2, b"")), _text(family, told.get(1, b""))
+    return Rule(
+        table=table,
+        source=f"{source}/{from_length}" if source else "",
+        destination=f"{destination}/{to_length}" if destination else "",
+        link=_string(told.get(3)),
     )

@@ -7,15 +7,14 @@ change of another. Pure: it asks nobody.
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_interface
-
 from drivers.network.devices import Device, devices
-from drivers.network.draft import Draft, same
-from drivers.network.kernel import DEFAULT, DEFAULT6, MAIN, Kernel, Link, Route
-from drivers.network.model import Configuration, Network, Qos, Step
-
-METRIC6 = 512
-"""Of an IPv6 default route of ours: less than that of one from a router advertisement (1024)."""
+from drivers.network.draft import Draft
+from drivers.network.going import end_rules, stop_clients, strip
+from drivers.network.kernel import Kernel, Link
+from drivers.network.model import Configuration, Qos, Step
+from drivers.network.options import CHOSEN, CLEARED, LINKS
+from drivers.network.rates import Told
+from drivers.network.ways import routes, rules
 
 Devices = dict[str, Device]
 
@@ -25,10 +24,11 @@ def plan(kernel: Kernel, before: Configuration, after: Configuration) -> list[St
     draft = Draft(kernel)
     old, new = devices(before), _possible(draft, devices(after))
     for name in _both(old, new):
-        if _has_client(old.get(name)) and not _has_client(new.get(name)):
-            draft.stop_client(name)
+        stop_clients(draft, name, old.get(name), new.get(name))
+        end_rules(draft, name, old.get(name), new.get(name))
+    again = []
     for name in reversed(_both(old, new)):
-        _strip(draft, name, old.get(name), new.get(name))
+        again += strip(draft, name, old.get(name), new.get(name))
     _end_sharing(draft, old, new)
     _take_apart(draft, old, new)
     _give_back(draft, before, old, new)
@@ -38,8 +38,12 @@ def plan(kernel: Kernel, before: Configuration, after: Configuration) -> list[St
         draft.set_up(device.name)
     for device in new.values():
         _address(draft, device)
+    for route in again:
+        draft.add_again(route)
     for name, device in new.items():
         draft.share(name, device.shares, _shares(old.get(name)))
+        draft.limit(name, device.rates, _rates(old.get(name)))
+        _choose_slave(draft, device, old.get(name))
     return draft.steps
 
 
@@ -49,6 +53,7 @@ def _possible(draft: Draft, wanted: Devices) -> Devices:
     for device in wanted.values():
         others = [link.mtu for link in draft.kernel.above(device.name) if not link.ours]
         bond = wanted.get(device.master) if device.kind == "nic" else None
+        device.options = {key: value for key, value in device.options.items() if key not in LINKS or value in there}
         device.mtu = bond.mtu if bond and bond.kind == "bond" else max(device.mtu, *others, 0)  # or theirs would be cut
     return {
         name: device
@@ -63,83 +68,26 @@ def _can_be(device: Device, link: Link | None) -> bool:
     return link is None or (link.ours and link.kind == device.kind)
 
 
-def _has_client(device: Device | None) -> bool:
-    return device is not None and device.network is not None and device.network.dhcp
-
-
-# Addresses and routes that go
-
-
-def _strip(draft: Draft, name: str, old: Device | None, new: Device | None) -> None:
-    """Take from a link what it will not carry any more: all that it had when it becomes a port or the carrier of a network, and
-    else only what our network had given it."""
-    link = draft.find(name)
-    if link is None:
-        return
-    was = old.network if old is not None else None
-    will = new.network if new is not None else None
-    if new is not None and new.master and (old is None or old.master != new.master):
-        going = list(link.addresses)
-    elif will is not None and will != was:
-        going = [address for address in link.addresses if not _stays(will, link, address)]
-    elif will is None and was is not None:
-        going = [address for address in link.addresses if _was_given(was, link, address)]
-    else:
-        return
-    for route in [route for route in draft.kernel.routes_of(name) if not _leads(route, name, link, going, was, will)]:
-        draft.delete_route(route)
-    for address in reversed(going):
-        if address in link.addresses:
-            draft.delete_address(name, address)
-
-
-def _stays(network: Network, link: Link, address: str) -> bool:
-    """Whether a link that begins to carry the network keeps an address."""
-    if address in (network.address, network.address6):
-        return True
-    by_itself = network.autoconf6 if ":" in address else network.dhcp
-    return by_itself and link.addresses[address].passing
-
-
-def _was_given(network: Network, link: Link, address: str) -> bool:
-    return address in (network.address, network.address6) or (
-        link.addresses[address].passing and (network.autoconf6 if ":" in address else network.dhcp)
-    )
-
-
-def _leads(route: Route, name: str, link: Link, going: list[str], was: Network | None, will: Network | None) -> bool:
-    """Whether a route is still wanted, and leads anywhere, when these addresses have gone."""
-    if any(same(route, wanted) for wanted in routes(name, will)):
-        return True
-    if route.is_default and will is not None and not _brings_routes(will, route):
-        return False
-    if any(same(route, ours) for ours in routes(name, was)):
-        return False
-    left = [ip_interface(address) for address in link.addresses if address not in going]
-    left += [ip_interface(address) for address in (will.address, will.address6) if address] if will else []
-    if not route.gateway:
-        return bool(left) and route.source not in {address.partition("/")[0] for address in going}
-    gateway = ip_address(route.gateway)
-    return any(gateway in each.network or (gateway.is_link_local and each.version == 6) for each in left)
-
-
-def _brings_routes(network: Network, route: Route) -> bool:
-    """Whether routes come by themselves where the network's addresses do."""
-    return network.dhcp if route.destination == DEFAULT else network.autoconf6
-
-
 # Devices
 
 
 def _end_sharing(draft: Draft, old: Devices, new: Devices) -> None:
     """Before the links go, and while it can be undone."""
     for name in old:
-        if draft.find(name) is not None and not _shares(new.get(name)):
+        if draft.find(name) is None:
+            continue
+        if not _shares(new.get(name)):
             draft.share(name, {}, _shares(old[name]))
+        if not _rates(new.get(name)):
+            draft.limit(name, {}, _rates(old[name]))
 
 
 def _shares(device: Device | None) -> dict[str, Qos]:
     return device.shares if device is not None else {}
+
+
+def _rates(device: Device | None) -> Told:
+    return device.rates if device is not None else {}
 
 
 def _take_apart(draft: Draft, old: Devices, new: Devices) -> None:
@@ -152,7 +100,7 @@ def _take_apart(draft: Draft, old: Devices, new: Devices) -> None:
     for name, device in sorted(old.items(), key=lambda item: -item[1].rank):
         link = draft.find(name)
         if device.kind != "nic" and name not in new and link is not None and link.ours:
-            draft.delete(name)
+            draft.delete(name, device)
 
 
 def _both(old: Devices, new: Devices) -> list[str]:
@@ -166,7 +114,7 @@ def _give_back(draft: Draft, before: Configuration, old: Devices, new: Devices) 
         if name in new or name not in old or link is None:
             continue
         draft.set_mtu(name, found.mtu)
-        draft.set_autoconf(name, found.autoconf6)
+        draft.set_autoconf(name, routes=found.advertised6 or found.autoconf6, addresses=found.autoconf6)
         if found.up:
             draft.set_up(name)
         else:
@@ -182,11 +130,22 @@ def _put_together(draft: Draft, old: Devices, new: Devices) -> None:
         elif link is not None and link.ours and device.kind == "bridge":
             draft.set_stp(name, device.stp)
         elif link is not None and link.ours and device.kind == "bond":
-            draft.set_options(name, device.options)
+            draft.set_options(name, CLEARED | _lasting(device))
     for name, device in new.items():
         link = draft.kernel.links[name]
         if device.master and link.master != device.master and link.master in {"", *known}:
             draft.attach(name, device.master)
+
+
+def _lasting(device: Device) -> dict[str, str]:
+    return {name: value for name, value in device.options.items() if name != CHOSEN}
+
+
+def _choose_slave(draft: Draft, device: Device, old: Device | None) -> None:
+    """Only when it is asked for anew: the kernel goes on to choose by itself."""
+    chosen = device.options.get(CHOSEN, "")
+    if chosen and (old is None or old.options.get(CHOSEN) != chosen):
+        draft.set_options(device.name, {CHOSEN: chosen})
 
 
 def _set_mtus(draft: Draft, new: Devices) -> None:
@@ -204,21 +163,17 @@ def _set_mtus(draft: Draft, new: Devices) -> None:
 def _address(draft: Draft, device: Device) -> None:
     name, network = device.name, device.network
     if device.master:
-        draft.set_autoconf(name, False)
+        draft.set_autoconf(name, routes=False, addresses=False)
     if network is None:
         return
-    draft.set_autoconf(name, network.autoconf6)
+    draft.set_autoconf(name, routes=network.autoconf6 or network.dhcp6, addresses=network.autoconf6)
     for address in filter(None, (network.address, network.address6)):
         draft.add_address(name, address)
     for route in routes(name, network):
         draft.add_route(route)
+    for rule in rules(name, network):
+        draft.add_rule(rule)
     if network.dhcp:
         draft.start_client(name, default_route=network.default_route)
-
-
-def routes(link: str, network: Network | None) -> list[Route]:
-    """Return the routes that a network asks for."""
-    if network is None or not network.default_route:
-        return []
-    ways = [(DEFAULT, network.gateway, 0), (DEFAULT6, network.gateway6, METRIC6)]
-    return [Route(destination=to, gateway=via, link=link, table=MAIN, metric=metric) for to, via, metric in ways if via]
+    if network.dhcp6:
+        draft.start_client6(name)

@@ -5,14 +5,14 @@ It promises that each is whole or not there, and that what cannot be read is set
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 
-from drivers.network.model import Configuration, Step
+from drivers.network.model import NEWEST, Configuration, Step
 from state.directory import StateDirectory
 from state.process import boot_id
-from state.records import UNREADABLE, Entry, Record, RecordError, decode, encode
+from state.records import UNREADABLE, Entry, Migration, Record, RecordError, decode, encode
 
 K = TypeVar("K", bound=Record)
 
@@ -23,12 +23,18 @@ JOURNAL, PROGRESS = "journal", "progress"
 class Stored(Record):
     """A configuration, and the boot in which it was in force."""
 
+    version: ClassVar[int] = NEWEST
+    migrations: ClassVar[dict[int, Migration]] = {1: dict}
+
     boot: str
     configuration: Configuration
 
 
 class Change(Record):
     """What a change was about to do: written down before it begins."""
+
+    version: ClassVar[int] = NEWEST
+    migrations: ClassVar[dict[int, Migration]] = {1: dict}
 
     boot: str
     before: Configuration

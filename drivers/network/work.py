@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from drivers.base import Root
+from drivers.base import Host, Root
 from drivers.errors import DriverError, Failed
-from drivers.network import netlink
+from drivers.network import legacy, netlink
 from drivers.network.change import Changer
-from drivers.network.errors import BadAddress, BadBond, BadBridge, BadNic, BadVlan, ConnectionLost, UsedBridge
+from drivers.network.errors import BadAddress, ConnectionLost
 from drivers.network.facts import facts
 from drivers.network.kernel import Kernel
 from drivers.network.merge import merged
@@ -27,6 +27,7 @@ from drivers.network.model import Act, Configuration, NetworkRecord, Step
 from drivers.network.plan import plan
 from drivers.network.request import Request, request
 from drivers.network.store import RUNNING, SAFE, Store
+from drivers.network.watch import Watch
 from state.directory import StateDirectory
 from state.process import boot_id
 from supervdsm.client import ActionError
@@ -83,6 +84,13 @@ class Work:
         after = merged(running, kernel, asked)
         return after, plan(kernel, running, after), asked
 
+    def one(self, running: Configuration, old: str, new: str, *asked: Any) -> tuple[Given, Given, Given]:
+        """Return what setupNetworks would be told; see `legacy.change`."""
+        return legacy.change(running, old, new, legacy.Asked(*asked))
+
+    def watch(self, host: Host, look: Callable[[], None]) -> Watch:
+        return Watch(host, look)
+
     def describe(self, steps: list[Step]) -> list[str]:
         return [str(step.do) for step in steps]
 
@@ -100,36 +108,23 @@ class Work:
     def keep(self, running: Configuration) -> None:
         self._store.save(SAFE, running)
 
-    def check_new(self, running: Configuration, name: str) -> None:
-        if name in running.networks:
-            raise UsedBridge(what=f"network {name}", reason="it exists")
-
-    def check_known(self, running: Configuration, name: str) -> None:
-        if name not in running.networks:
-            raise BadBridge(what=f"network {name}", reason="there is none")
-
-    def check_removal(self, running: Configuration, name: str, given: Given) -> Given:
-        """Return which bonds go with the network. Raises when it is not what the caller takes it for."""
-        self.check_known(running, name)
-        network = running.networks[name]
-        vlan, bond, nics = given["vlan"], given["bonding"], given["nics"]
-        if vlan not in (None, "") and str(vlan) != str(network.vlan):
-            raise BadVlan(what=f"network {name}", reason=f"it is not on VLAN {vlan}")
-        if bond and bond != network.bond:
-            raise BadBond(what=f"network {name}", reason=f"it is not on {bond}")
-        if nics and not network.bond and nics != [network.nic]:
-            raise BadNic(what=f"network {name}", reason=f"it is not on {', '.join(nics)}")
-        users = [other for other in running.networks.values() if other.bond == network.bond]
-        return {network.bond: {"remove": True}} if network.bond in running.bonds and len(users) == 1 else {}
+    def repair(self, running: Configuration) -> bool:
+        """Have the kernel have all of the configuration again. False when that has failed, and all is as before."""
+        return self._try("repairing networks", running, running)
 
     def _see(self, *configurations: Configuration) -> Kernel:
-        """Return what there is. Only root sees DHCP clients: it is asked where they matter. Raises Failed."""
+        """Return what there is. Only root sees DHCP clients and limits: it is asked where they matter. Raises Failed."""
         kernel = self._look()
-        if any(network.dhcp for each in configurations for network in each.networks.values()):
-            try:
+        networks = [network for each in configurations for network in each.networks.values()]
+        try:
+            if any(network.dhcp or network.dhcp6 for network in networks):
                 kernel.clients = self._root.call("dhcp.list")
-            except ActionError as error:
-                raise Failed(action="looking for DHCP clients", reason=str(error)) from error
+            if any(network.inbound or network.outbound for network in networks):
+                for link, number in self._root.call("rate.list").items():
+                    if link in kernel.links:
+                        kernel.links[link].rates = number
+        except ActionError as error:
+            raise Failed(action="looking at what only root sees of networks", reason=str(error)) from error
         return kernel
 
     def _await_engine(self, asked: Request) -> None:
@@ -162,7 +157,7 @@ class Work:
         be had shows as drift, and comes with the next change. Raises OSError."""
         running = self._store.load(RUNNING)
         if running is not None and running.boot == boot_id():
-            self._try("repairing networks", wanted, wanted)
+            self.repair(wanted)
         elif wanted != Configuration():
             self._restore(wanted)
 
@@ -192,7 +187,7 @@ class Work:
 
 def without_waiting(step: Step) -> Step:
     """Return a step that does not fail because no DHCP server answers yet: after a power cut they all start at once."""
-    if step.do.action != "dhcp.start":
+    if step.do.action not in ("dhcp.start", "dhcp6.start"):
         return step
     do = Act(action=step.do.action, arguments={**step.do.arguments, "wait": False})
     return msgspec.structs.replace(step, do=do)

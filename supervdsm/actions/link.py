@@ -68,13 +68,13 @@ def delete(_context: Context, link: str) -> None:
 
 
 @action("link.autoconf")
-def set_autoconf(_context: Context, link: str, on: bool) -> None:
-    """Have router advertisements give the link addresses and routes, or not."""
-    for setting in ("accept_ra", "autoconf"):
+def set_autoconf(_context: Context, link: str, on: bool, routes: bool = False) -> None:
+    """Have router advertisements give the link addresses and routes, or `routes` alone, or nothing."""
+    for setting, wanted in (("accept_ra", on or routes), ("autoconf", on)):
         path = f"/proc/sys/net/ipv6/conf/{checked(link)}/{setting}"
         if os.path.exists(path):  # or there is no IPv6 here, and so nothing to forbid
             with open(path, "w", encoding="ascii") as file:
-                file.write("1" if on else "0")
+                file.write("1" if wanted else "0")
 
 
 def attach_to(kernel: Session, port: Found, master: Found) -> None:

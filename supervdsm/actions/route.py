@@ -13,6 +13,8 @@ from supervdsm.registry import Context, action
 MAIN = 254
 STATIC = 4
 NEW_ROUTE = 24
+ANY_SCOPE = 255
+"""RT_SCOPE_NOWHERE."""
 PREPEND = 0x1 | 0x4 | 0x400
 """Flags of netlink: a request, to be acknowledged, that makes something. Without 'only if there is none' (NLM_F_EXCL) a route
 to the same destination is put before those of others, which stay."""
@@ -48,7 +50,8 @@ def delete(
     try:
         with session(f"route to {destination} over {gateway or link}") as kernel:
             found = kernel.must(link)
-            kernel.route.route("del", oif=found.number, **_described(destination, gateway, table, metric, ""))
+            given = _described(destination, gateway, table, metric, "")
+            kernel.route.route("del", oif=found.number, scope=ANY_SCOPE, **given)
     except NotFound:
         pass
 

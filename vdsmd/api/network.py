@@ -19,8 +19,9 @@ def setup_networks(daemon: Daemon, networks: Struct, bondings: Struct, options: 
     """Bring this host's networks and bonds into the wanted state: all of them, or none.
 
     `networks` has by name the attributes nic or bonding, vlan, bridged (default true), mtu, stp, bootproto (none, static or
-    dhcp), ipaddr, netmask, gateway, ipv6addr, ipv6gateway, ipv6autoconf, defaultRoute and custom; or {remove: true}. What is
-    not named stays as it is. `bondings` has by name nics (a list) and options, such as 'mode=4 miimon=100'.
+    dhcp), ipaddr, netmask, gateway, ipv6addr, ipv6gateway, ipv6autoconf, dhcpv6, defaultRoute, hostQos, qosInbound,
+    qosOutbound and custom; or {remove: true}. What is not named stays as it is. `bondings` has by name nics (a list) and
+    options, such as 'mode=4 miimon=100'.
 
     `options`: unless connectivityCheck is false, ping, list or getVdsCapabilities must be called over the network within
     connectivityTimeout seconds (default 4) after the change, or it is taken back and the answer is code 10. With force,
@@ -40,9 +41,7 @@ def add_network(
     options: Struct | None = None,
 ) -> Reply:
     """Add one network. `options` are attributes as in setupNetworks, and bondingOptions."""
-    network, bonds, rest = _single(vlan, bond, nics, options)
-    daemon.networks.add(bridge, bonds, network, rest)
-    return {}
+    return _change(daemon, "", bridge, vlan, bond, nics, options)
 
 
 @verb("editNetwork", timeout=CHANGE_TIMEOUT, cli="network edit")
@@ -56,9 +55,7 @@ def edit_network(
     options: Struct | None = None,
 ) -> Reply:
     """Change one network, and its name. `options` as in addNetwork; the engine is waited for only if they say so."""
-    network, bonds, rest = _single(vlan, bond, nics, options)
-    daemon.networks.edit(oldBridge, newBridge, bonds, network, rest)
-    return {}
+    return _change(daemon, oldBridge, newBridge, vlan, bond, nics, options)
 
 
 @verb("delNetwork", timeout=CHANGE_TIMEOUT, cli="network remove")
@@ -71,9 +68,7 @@ def del_network(
     options: Struct | None = None,
 ) -> Reply:
     """Remove one network, and its bond when nothing else is on it. With `options.force` also when guests use it."""
-    rest = _single(None, "", None, options)[2]
-    daemon.networks.remove(bridge, {"vlan": vlan, "bonding": bond or "", "nics": nics or []}, rest)
-    return {}
+    return _change(daemon, bridge, "", vlan, bond, nics, options)
 
 
 @verb("setSafeNetworkConfig", cli="network keep")
@@ -95,9 +90,14 @@ def plan_networks(daemon: Daemon, networks: Struct, bondings: Struct = {}, optio
     return {"steps": daemon.networks.planned(networks, bondings, options)}
 
 
-def _single(
-    vlan: int | str | None, bond: str | None, nics: list[str] | None, options: dict[str, Any] | None
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    from drivers.network.legacy import single  # imported by now (vdsmd.deferred); not for the first answer
-
-    return single(vlan, bond or "", [nic for nic in nics or [] if nic], options or {})
+def _change(
+    daemon: Daemon,
+    old: str,
+    new: str,
+    vlan: int | str | None,
+    bond: str | None,
+    nics: list[str] | None,
+    options: dict[str, Any] | None,
+) -> Reply:
+    daemon.networks.one(old, new, vlan, bond or "", [nic for nic in nics or [] if nic], options or {})
+    return {}

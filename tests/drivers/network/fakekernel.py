@@ -9,8 +9,11 @@ import copy
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from drivers.network.kernel import OURS, Address, Kernel, Link, Route
+from drivers.network.kernel import OURS, Address, Kernel, Link, Route, Rule
 from supervdsm.errors import AlreadyExists, Invalid, NotAllowed, NotFound
+
+ASKING = ("dhcp.list", "rate.list")
+"""Actions that change nothing."""
 
 
 class FakeKernel:
@@ -18,18 +21,26 @@ class FakeKernel:
 
     def __init__(self, *nics: str) -> None:
         self.links = {"lo": Link(name="lo", loopback=True, up=True, mtu=65536)}
-        self.links |= {nic: Link(name=nic, kind="veth", autoconf6=True) for nic in nics}
+        self.links |= {nic: Link(name=nic, kind="veth", advertised6=True, autoconf6=True) for nic in nics}
         self.routes: list[Route] = []
+        self.rules: list[Rule] = []
         self.original_mtu: dict[str, int] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.leases: dict[str, bool] = {}
         """The links with a DHCP client, and whether it sets the default route."""
+        self.leases6: set[str] = set()
+        self.rates: dict[str, int] = {}
 
     def look(self) -> Kernel:
-        return copy.deepcopy(Kernel(links=self.links, routes=sorted(self.routes), clients=self.dhcp_list()))
+        """Return what there is, with what only root sees."""
+        found = Kernel(links=self.links, routes=sorted(self.routes), rules=sorted(self.rules), clients=self.dhcp_list())
+        found = copy.deepcopy(found)
+        for link, number in self.rates.items():
+            found.links[link].rates = number
+        return found
 
     def call(self, action: str, *, timeout: float | None = None, **arguments: Any) -> Any:
-        if action != "dhcp.list":
+        if action not in ASKING:
             self.calls.append((action, arguments))
         return getattr(self, action.replace(".", "_"))(**arguments)
 
@@ -53,6 +64,11 @@ class FakeKernel:
 
     def bond_edit(self, name: str, options: dict[str, str]) -> None:
         bond = self._ours(name)
+        if options.keys() & {"mode", "lacp_rate"}:
+            vlans = self.look().above(name)
+            for each in (name, *(vlan.name for vlan in vlans)):
+                self.link_down(each)
+                self.links[each].up = True
         bond.options = {**bond.options, **options}
 
     def link_delete(self, link: str) -> None:
@@ -87,8 +103,9 @@ class FakeKernel:
         for name in followers:
             self.link_mtu(name, mtu)
 
-    def link_autoconf(self, link: str, on: bool) -> None:
-        self._must(link).autoconf6 = on
+    def link_autoconf(self, link: str, on: bool, routes: bool = False) -> None:
+        found = self._must(link)
+        found.advertised6, found.autoconf6 = on or routes, on
 
     def link_attach(self, link: str, master: str) -> None:
         port, above = self._must(link), self._must(master)
@@ -148,7 +165,25 @@ class FakeKernel:
             if (route.destination, route.link, route.gateway, route.table) == (destination, link, gateway, table):
                 self.routes.remove(route)
 
-    # Shares
+    def rule_add(self, **given: Any) -> None:
+        if Rule(**given) not in self.rules:
+            self.rules.append(Rule(**given))
+
+    def rule_delete(self, **given: Any) -> None:
+        if Rule(**given) in self.rules:
+            self.rules.remove(Rule(**given))
+
+    # Shares and rates
+
+    def rate_list(self) -> dict[str, int]:
+        return dict(self.rates)
+
+    def rate_set(self, link: str, handle: int, limits: dict[str, Any]) -> None:
+        self._must(link)
+        self.rates[link] = handle
+
+    def rate_clear(self, link: str) -> None:
+        self.rates.pop(link, None)
 
     def qos_set(self, link: str, handle: int, shares: dict[str, Any]) -> None:
         self._must(link).shaper = handle
@@ -160,23 +195,36 @@ class FakeKernel:
     # DHCP
 
     def dhcp_list(self) -> list[str]:
-        return sorted(f"{link} default" if default else link for link, default in self.leases.items())
+        four = [f"{link} default" if default else link for link, default in self.leases.items()]
+        return sorted([*four, *(f"{link} 6" for link in self.leases6)])
 
-    def dhcp_start(self, link: str, default_route: bool, wait: bool = True) -> None:
+    def dhcp_start(self, link: str, default_route: bool, wait: bool = True, table: int = 0) -> None:
         self._must(link)
         self.leases[link] = default_route
         self.address_add(link, self._lease(link), preferred=600, valid=600)
-        if default_route:
-            gateway = str(ip_interface(self._lease(link)).network.network_address + 1)
-            self.route_add("0.0.0.0/0", link, gateway, protocol=16)
+        gateway = str(ip_interface(self._lease(link)).network.network_address + 1)
+        self.route_add("0.0.0.0/0", link, gateway, protocol=16, **({} if default_route else {"table": table}))
 
-    def dhcp_stop(self, link: str) -> None:
+    def dhcp6_start(self, link: str, wait: bool = True) -> None:
+        self._must(link)
+        self.leases6.add(link)
+        self.address_add(link, self._lease6(link), preferred=600, valid=600)
+
+    def dhcp6_stop(self, link: str) -> None:
+        if link in self.leases6:
+            self.leases6.remove(link)
+            self.address_delete(link, self._lease6(link))
+
+    def dhcp_stop(self, link: str, table: int = 0) -> None:
         if self.leases.pop(link, None) is not None and link in self.links:
             self.routes = [route for route in self.routes if route.link != link or route.protocol != 16]
             self.address_delete(link, self._lease(link))
 
     def _lease(self, link: str) -> str:
         return f"10.77.{sum(link.encode()) % 256}.9/24"
+
+    def _lease6(self, link: str) -> str:
+        return f"2001:db8:77::{sum(link.encode()) % 256:x}/128"
 
     # Help
 
@@ -185,7 +233,7 @@ class FakeKernel:
         if known is not None and (known.kind != link.kind or not known.ours):
             raise AlreadyExists(link.name)
         if known is None:
-            link.group, link.autoconf6 = OURS, True
+            link.group, link.advertised6, link.autoconf6 = OURS, True, True
             self.links[link.name] = link
 
     def _must(self, name: str) -> Link:
@@ -202,3 +250,4 @@ class FakeKernel:
     def _drop(self, name: str) -> None:
         del self.links[name]
         self.routes = [route for route in self.routes if route.link != name]
+        self.rates.pop(name, None)

@@ -70,7 +70,7 @@ of a bond is the active one (it alone listens to everything)."""
 
 
 def state(*without: str) -> dict[str, Any]:
-    """Return all that `ip` tells of links, addresses and routes, by what it is about, but for what changes by itself."""
+    """Return all that `ip` tells of links, addresses, routes and rules, by what it is about, but for what changes by itself."""
     found: dict[str, Any] = {}
     for link in json.loads(ip("-d -j addr")):
         if link and link["ifname"] not in without:
@@ -79,6 +79,7 @@ def state(*without: str) -> dict[str, Any]:
         for route in json.loads(ip(f"-j {family} route show table all")):
             if route.get("dev") not in without and not route["dst"].startswith(("fe80:", "ff00:")):
                 found[f"route {route}"] = "linkdown"  # which says whether there is a cable
+        found |= {f"rule {family} {rule}": "" for rule in json.loads(ip(f"-j {family} rule show"))}
     return {key.replace("'linkdown'", ""): value for key, value in found.items()}
 
 

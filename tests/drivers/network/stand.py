@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,21 @@ from drivers.network.work import Work
 from state.directory import StateDirectory
 from supervdsm.registry import ACTIONS, Context
 
-for subject in ("link", "bridge", "vlan", "bond", "address", "route", "tap", "dhcp", "filter", "mirror", "qos"):
+for subject in (
+    "link",
+    "bridge",
+    "vlan",
+    "bond",
+    "address",
+    "route",
+    "tap",
+    "dhcp",
+    "filter",
+    "mirror",
+    "qos",
+    "rate",
+    "rule",
+):
     importlib.import_module(f"supervdsm.actions.{subject}")
 
 
@@ -48,14 +63,37 @@ class Direct:
         return answer
 
 
+class Poller:
+    """Remembers what is watched; `ready` does what a loop does."""
+
+    def __init__(self) -> None:
+        self.watched: dict[int, Callable[[int], None]] = {}
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        self.watched[fd] = callback
+
+    def change(self, fd: int, events: int) -> None: ...
+
+    def unwatch(self, fd: int) -> None:
+        del self.watched[fd]
+
+    def ready(self) -> bool:
+        """Call those whose descriptors are ready. Say whether there were any."""
+        found = select.select(list(self.watched), [], [], 0)[0]
+        for fd in found:
+            self.watched[fd](select.EPOLLIN)
+        return bool(found)
+
+
 class Stand:
     """`driver` is recovered and started, and works in the calling thread. `lifetime` directories: what survives a death."""
 
-    def __init__(self, base: Path, *, root: Any = None, look: Callable[[], Kernel] = look, start: bool = True) -> None:
+    def __init__(self, base: Path, *, root: Any = None, look: Callable[[], Kernel] = look, watch: bool = False) -> None:
         self.base = base
         self.root: Any = root or Direct(str(base / "private"))
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.later: list[Callable[[], None]] = []
+        self.poller = Poller()
         self._look = look
         host = SimpleNamespace(
             root=self.root,
@@ -63,14 +101,16 @@ class Stand:
             lib_dir=str(base / "lib"),
             checkpoints=StateDirectory(str(base / "checkpoints")),
             submit=self._submit,
-            later=lambda seconds, call: self.later.append(call),
+            later=self._later,
+            poller=self.poller,
             in_loop=lambda call: call(),
             event=lambda name, **fields: self.events.append((name, fields)),
         )
         self.driver = NetworkDriver(cast(Host, host), open_work=self._work)
-        if start:
-            self.driver.recover()
-            self.driver.start()
+        self.driver.recover()
+        self.driver.start()
+        if not watch:
+            self.driver.quiesce(0)
 
     def setup(self, networks: Any, bonds: Any = None, **options: Any) -> None:
         """Set up networks; the engine is not asked unless `connectivityCheck` says so."""
@@ -85,6 +125,10 @@ class Stand:
         due, self.later[:] = list(self.later), []
         for call in due:
             call()
+
+    def _later(self, _seconds: float, call: Callable[[], None]) -> Any:
+        self.later.append(call)
+        return SimpleNamespace(cancel=lambda: self.later.remove(call) if call in self.later else None)
 
     def _work(self) -> Work:
         return Work(

@@ -112,7 +112,7 @@ def test_hooks_see_a_change_and_may_forbid_it(daemon: Start, tmp_path: Path) -> 
     assert [point for point, _ in told()] == ["before_network_setup", "after_network_setup_fail"]
     add("before_network_setup", "exit 2")
     assert code(running.call("delNetwork", "net", "", "", ["em1"], {})) == 78
-    add("before_network_setup", "echo '[]' > $_hook_json")
+    add("before_network_setup", "echo '{\"request\": []}' > $_hook_json")
     assert code(running.call("delNetwork", "net", "", "", ["em1"], {})) == 21
     assert "net" in caps(running)["networks"]
 

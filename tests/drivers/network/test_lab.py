@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from drivers.errors import DriverError
+from drivers.network.netlink import look
 from supervdsm.client import Failed
 from tests.drivers.network.namespace import different, ip, nics, state
 from tests.drivers.network.stand import Stand, Struck
@@ -94,6 +95,7 @@ def test_options_of_a_bond_change_under_its_networks(tmp_path: Path) -> None:
     assert stand.driver.drift == []
 
 
+@pytest.mark.timeout(1200)  # a hundred changes, in an emulated machine that may not be alone
 @pytest.mark.parametrize("dies", [False, True])
 @pytest.mark.parametrize("way", ["up", "edit", "down"])
 def test_whatever_happens_at_any_step(tmp_path: Path, way: str, dies: bool) -> None:
@@ -131,3 +133,62 @@ def test_a_reboot_brings_a_bond_with_a_vlan_back(tmp_path: Path) -> None:
     reboot(tmp_path)
     Stand(tmp_path)
     assert different(before, state()) == []
+
+
+def bond() -> dict[str, Any]:
+    told: dict[str, Any] = link("bond0")["linkinfo"]["info_data"]
+    return told
+
+
+def test_options_of_a_bond_that_name_links_and_addresses(tmp_path: Path) -> None:
+    nics("em1", "em2", "em3")
+    before = state()
+    stand = Stand(tmp_path)
+    by_arp = "mode=1 arp_interval=200 arp_ip_target=192.0.2.1,192.0.2.2 arp_validate=none"
+    stand.setup({"net": {"bonding": "bond0"}}, {"bond0": {**BOND, "options": by_arp}})
+    assert (bond()["arp_interval"], bond()["arp_ip_target"]) == (200, ["192.0.2.1", "192.0.2.2"])
+    stand.setup(
+        {}, {"bond0": {**BOND, "options": "mode=1 miimon=50 primary=em2 primary_reselect=better num_grat_arp=3"}}
+    )
+    assert (bond()["primary"], bond()["miimon"], bond()["num_peer_notif"]) == ("em2", 50, 3)
+    assert "arp_ip_target" not in bond() or not bond()["arp_ip_target"]
+    assert look().links["bond0"].options["primary"] == "em2"
+    until(lambda: bond()["active_slave"] == "em2", 60, "the primary slave to be the active one")
+    stand.setup({}, {"bond0": {**BOND, "options": "mode=1 miimon=50 active_slave=em1"}})
+    assert bond()["active_slave"] == "em1" and "primary" not in bond()
+    ip("link set em1x down")
+    until(lambda: bond()["active_slave"] == "em2", 60, "the other slave to take over")
+    assert stand.driver.drift == [] and Stand(tmp_path).root.calls == []
+    ip("link set em1x up")
+    stand = Stand(tmp_path)
+    stand.setup({}, {"bond0": {"nics": ["em2", "em3"], "options": "mode=1 miimon=50 primary=em3"}})
+    assert bond()["primary"] == "em3"
+    ip("link del em3")
+    assert Stand(tmp_path).driver.drift == []
+    nics("em3")
+    assert Stand(tmp_path).driver.drift == [] and bond()["primary"] == "em3"
+    stand = Stand(tmp_path)
+    stand.setup({}, {"bond0": {"nics": ["em2", "em3"], "options": "mode=4"}})
+    assert bond()["mode"] == "802.3ad"
+    stand.setup({"net": {"remove": True}}, {"bond0": {"remove": True}})
+    assert different({key: item for key, item in before.items() if "em3" not in key}, state("em3", "em3x")) == []
+
+
+def test_routes_outlive_a_change_of_mode(tmp_path: Path) -> None:
+    nics("em1", "em2")
+    stand = Stand(tmp_path)
+    plain = {"bonding": "bond0", "bridged": False, **ADDRESS, "ipv6addr": "2001:db8::9/64"}
+    tagged = {
+        "bonding": "bond0",
+        "vlan": 5,
+        "bridged": False,
+        "ipaddr": "10.5.0.9",
+        "netmask": "24",
+        "gateway": "10.5.0.1",
+    }
+    stand.setup({"plain": plain, "tagged": {**tagged, "defaultRoute": False}}, {"bond0": BOND})
+    ip("route add 203.0.113.0/24 via 10.5.0.2")
+    before = state()
+    stand.setup({}, {"bond0": {**BOND, "options": "mode=4"}})
+    assert different(before, state()) == []
+    assert stand.driver.drift == []

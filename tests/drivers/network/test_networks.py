@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from drivers.network import errors
 from supervdsm.client import Failed, HelperGone
 from tests.drivers.network.namespace import different, ip, nics, state
 from tests.drivers.network.stand import Stand, Struck
+from tests.until import until
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -394,3 +396,179 @@ def test_damaged_files_are_set_aside(tmp_path: Path) -> None:
     assert different(before, state()) == []
     assert again.driver.dirty is False
     assert list((tmp_path / "lib" / "network").glob("running.json.*.set-aside"))
+
+
+def test_an_address_changes_within_its_subnet(tmp_path: Path) -> None:
+    surroundings()
+    stand = Stand(tmp_path)
+    stand.setup({"net": MANAGEMENT})
+    ip("route add 198.51.100.0/24 via 192.0.2.9 proto 77")
+    stand.setup({"net": {**MANAGEMENT, "ipaddr": "192.0.2.11", "ipv6addr": "2001:DB8:1:0::11/64"}})
+    assert addresses("net") == ["192.0.2.11/24", "2001:db8:1::11/64"]
+    assert "default via 192.0.2.1 dev net" in ip("route")
+    assert "198.51.100.0/24 via 192.0.2.9 dev net proto 77" in ip("route")
+
+
+SECOND = {
+    "nic": "em2",
+    "ipaddr": "198.51.100.2",
+    "netmask": "24",
+    "gateway": "198.51.100.1",
+    "ipv6addr": "2001:db8:2::2/64",
+    "ipv6gateway": "2001:db8:2::1",
+    "defaultRoute": False,
+}
+
+
+def way(source: str, to: str = "203.0.113.9") -> str:
+    """Return over what the kernel sends from an address of ours to somebody far away."""
+    return ip(f"route get {to} from {source}").split(" uid ")[0].split(" dev ")[0]
+
+
+def test_what_comes_in_by_a_gateway_is_answered_over_it(tmp_path: Path) -> None:
+    surroundings()
+    ip("route del 203.0.113.0/24")
+    stand = Stand(tmp_path)
+    stand.setup({"net": MANAGEMENT})
+    stand.setup({"second": SECOND})
+    assert way("198.51.100.2").endswith("via 198.51.100.1")
+    assert way("192.0.2.10").endswith("via 192.0.2.1")
+    assert way("2001:db8:2::2", "2001:db8:9::9").endswith("via 2001:db8:2::1")
+    assert "default via 198.51.100.1" not in ip("route")
+    told = stand.driver.facts({})["networks"]["second"]
+    assert (told["gateway"], told["ipv6gateway"]) == ("198.51.100.1", "2001:db8:2::1")
+    assert len(ip("rule").splitlines()) == 3 + 2
+    ip("rule del priority 32000 from 198.51.100.2")
+    ip("link set second down")
+    Stand(tmp_path)
+    assert way("198.51.100.2").endswith("via 198.51.100.1")
+    stand = Stand(tmp_path)
+    stand.setup({"second": {**SECOND, "defaultRoute": True}, "net": {**MANAGEMENT, "defaultRoute": False}})
+    assert way("192.0.2.10").endswith("via 192.0.2.1")
+    stand.driver.set_safe()
+    kept = state()
+    reboot(tmp_path)
+    Stand(tmp_path)
+    assert different(kept, state()) == []
+    stand = Stand(tmp_path)
+    stand.setup({"net": {"remove": True}, "second": {"remove": True}})
+    assert len(ip("rule").splitlines()) == len(ip("-6 rule").splitlines()) + 1 == 3
+    assert not [key for key in state() if "'table': '19" in key], "tables of ours"
+
+
+def test_a_failure_leaves_no_rule_behind(tmp_path: Path) -> None:
+    nics("em1", "em2")
+    before = state()
+    for number in range(100):
+        stand = Stand(tmp_path)
+
+        def fail(at: int, number: int = number) -> None:
+            if at == number:
+                raise Failed("struck")
+
+        stand.root.after = fail
+        try:
+            stand.setup({"second": SECOND})
+        except DriverError:
+            assert different(before, state()) == [], f"after {stand.root.calls[number]}"
+            continue
+        assert number > 12
+        return
+    pytest.fail("it never succeeded")
+
+
+def test_rates_of_a_network(tmp_path: Path) -> None:
+    """By what nft shows; and as far as the kernel goes, by what it drops."""
+    nics("em1", "em2")
+    stand = Stand(tmp_path)
+    slow = {"average": 100, "burst": 64}
+    stand.setup(
+        {
+            "net": {"nic": "em1", "qosInbound": slow, "qosOutbound": {"average": "200", "peak": 300}},
+            "n2": {"nic": "em2"},
+        }
+    )
+    assert "limit rate over 100 kbytes/second burst 64 kbytes drop" in rules()
+    assert "limit rate over 200 kbytes/second" in rules()
+    told = stand.driver.facts({})["networks"]
+    assert (told["net"]["qosInbound"], told["net"]["qosOutbound"]) == (slow, {"average": 200, "peak": 300})
+    assert "qosInbound" not in told["n2"]
+    calls = len(stand.root.calls)
+    stand.setup({"net": {"nic": "em1", "qosInbound": slow, "qosOutbound": {"average": 200, "peak": 300}}})
+    assert {action for action, _ in stand.root.calls[calls:]} == {"rate.list"}
+    received = packets("em1", "rx")
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as frames:
+        frames.bind(("em1x", 0))
+        for _ in range(1000):
+            frames.send(bytes.fromhex("ffffffffffff02000000000188b5") + bytes(1400))
+    until(lambda: packets("em1", "rx") >= received + 1000, 60, "all frames to have come")
+    assert packets("net", "rx") < 500
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    Stand(tmp_path)
+    assert "limit rate over 100 kbytes/second" in rules()
+    stand = Stand(tmp_path)
+    stand.setup({"net": {"nic": "em2", "qosOutbound": slow}, "n2": {"remove": True}})
+    assert rules().count("limit rate") == 1 and 'device "em2"' in rules()
+    stand.setup({"net": {"nic": "em2"}})
+    assert "limit rate" not in rules()
+
+
+def rules() -> str:
+    return subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
+
+
+def packets(name: str, way: str) -> int:
+    told: int = json.loads(ip(f"-s -j link show dev {name}"))[0]["stats64"][way]["packets"]
+    return told
+
+
+def noticed(stand: Stand) -> list[str]:
+    """Have the daemon look at what it has been told of. Return the names of the events since then."""
+    until(stand.poller.ready, 60, "the kernel to tell")
+    stand.events.clear()
+    stand.run_later()
+    return [name for name, _ in stand.events]
+
+
+def test_what_others_change_is_told_and_repaired_but_not_for_ever(tmp_path: Path) -> None:
+    nics("em1", "em2")
+    stand = Stand(tmp_path, watch=True)
+    stand.setup({"net": MANAGEMENT, "second": SECOND})
+    before = state()
+    assert noticed(stand) == []
+    ip("addr add 10.5.5.5/24 dev em2x")
+    assert noticed(stand) == [], "that is none of our business"
+    for _ in range(3):
+        ip("link set em1 nomaster")
+        assert noticed(stand) == ["network.drift", "network.repaired"]
+        assert link("em1")["master"] == "net" and stand.driver.drift == []
+    ip("link set em1 nomaster")
+    assert noticed(stand) == ["network.drift", "network.left_alone"]
+    assert stand.driver.drift[0] == "link.attach link=em1 master=net"
+    ip("addr add 10.5.5.6/24 dev em2x")
+    assert noticed(stand) == [], "once told is enough"
+    stand.setup({"net": MANAGEMENT})
+    assert stand.driver.drift == []
+    ip("rule del priority 32000 from 198.51.100.2")
+    assert noticed(stand) == ["network.drift", "network.repaired"]
+    ip("addr del 10.5.5.5/24 dev em2x")
+    assert different(before, state()) == []
+    stand.driver.quiesce(0)
+    assert not stand.poller.watched
+    stand.driver.start()
+    ip("link del net")
+    assert noticed(stand) == ["network.drift", "network.repaired"]
+    assert different(before, state()) == []
+    stand.driver.quiesce(0)
+
+
+def test_a_nic_that_comes_back_is_used_again(tmp_path: Path) -> None:
+    nics("em1", "em2")
+    stand = Stand(tmp_path, watch=True)
+    stand.setup({"net": MANAGEMENT, "n2": {"nic": "em2"}})
+    ip("link del em2")
+    assert noticed(stand) == []
+    nics("em2")
+    assert noticed(stand) == ["network.drift", "network.repaired"]
+    assert link("em2")["master"] == "n2"
+    stand.driver.quiesce(0)

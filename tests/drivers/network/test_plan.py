@@ -19,7 +19,7 @@ from drivers.network.model import Configuration
 from drivers.network.plan import plan
 from drivers.network.request import request
 from supervdsm.client import Failed
-from tests.drivers.network.fakekernel import FakeKernel
+from tests.drivers.network.fakekernel import ASKING, FakeKernel
 from tests.drivers.network.stand import Stand, Struck
 
 NICS = ("em1", "em2", "em3", "em4", "em5")
@@ -140,7 +140,7 @@ class Failing:
         self.error = error or Failed("struck")
 
     def call(self, action: str, *, timeout: float | None = None, **arguments: Any) -> Any:
-        self.left -= action != "dhcp.list"
+        self.left -= action not in ASKING
         if self.left == 0:
             raise self.error
         return self.kernel.call(action, **arguments)
@@ -191,8 +191,11 @@ def network(draw: st.DrawFn, bases: list[dict[str, Any]]) -> dict[str, Any]:
         wanted |= {"bootproto": "dhcp", "defaultRoute": draw(st.booleans())}
     if draw(st.booleans()):
         wanted |= {"ipv6addr": f"2001:db8::{draw(st.integers(1, 99))}/64", "ipv6autoconf": draw(st.booleans())}
+        wanted |= {"ipv6gateway": draw(st.sampled_from(["", "2001:db8::fe"])), "dhcpv6": draw(st.booleans())}
     if base and draw(st.integers(0, 2)) == 0:
         wanted["hostQos"] = {"out": {"ls": {"m2": draw(st.sampled_from([1000, 2000]))}}}
+    if base and draw(st.integers(0, 2)) == 0:
+        wanted["qosInbound"] = {"average": draw(st.sampled_from([1000, 2000]))}
     wanted["stp"] = wanted["bridged"] and draw(st.booleans())
     return wanted
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from drivers.errors import DriverError
 from drivers.network.errors import BadAddress, BadParams
 from drivers.network.kernel import OURS, Address, Link, Route
-from drivers.network.legacy import single
+from drivers.network.legacy import Asked, single
+from drivers.network.model import Rate
 from drivers.network.options import parse
 from drivers.network.request import Request, request
 from tests.drivers.network.fakekernel import FakeKernel
@@ -51,7 +52,8 @@ WRONG: list[tuple[str, Any, Any]] = [
     ("ERR_BAD_PARAMS", {"new": {"mtu": 1000, "ipv6autoconf": True}}, {}),
     ("ERR_BAD_PARAMS", {"new": {"bootproto": "bootp"}}, {}),
     ("ERR_BAD_PARAMS", {"new": {**ADDRESS, "bootproto": "dhcp"}}, {}),
-    ("ERR_BAD_PARAMS", {"new": {"nic": "em1", "dhcpv6": True}}, {}),
+    ("ERR_BAD_PARAMS", {"new": {"nic": "em1", "dhcpv6": "perhaps"}}, {}),
+    ("ERR_BAD_PARAMS", {"new": {"nic": "em1", "vlan": 5, "VLAN": 6}}, {}),
     *(
         ("ERR_BAD_PARAMS", {"new": {"nic": "em1", "hostQos": qos}}, {})
         for qos in (
@@ -68,7 +70,11 @@ WRONG: list[tuple[str, Any, Any]] = [
         )
     ),
     ("ERR_BAD_PARAMS", {"new": {"hostQos": {"out": {"ls": {"m2": 1}}}}}, {}),
-    ("ERR_BAD_PARAMS", {"new": {"nic": "em1", "qosInbound": {"average": "1000"}}}, {}),
+    *(
+        ("ERR_BAD_PARAMS", {"new": {"nic": "em1", "qosInbound": qos}}, {})
+        for qos in ({"peak": 5}, {"average": "much"}, {"average": -1}, {"average": 10**12}, {"average": 5, "peak": 4}, [5])
+    ),
+    ("ERR_BAD_PARAMS", {"new": {"qosOutbound": {"average": 1000}}}, {}),
     ("ERR_BAD_PARAMS", {"new": {"custom": ["text"]}}, {}),
     # Nics
     ("ERR_BAD_NIC", {"new": {"nic": "em9"}}, {}),
@@ -121,6 +127,14 @@ WRONG: list[tuple[str, Any, Any]] = [
     ("ERR_BAD_BONDING", {}, {"bond1": {**BOND, "options": "mode=fast"}}),
     ("ERR_BAD_BONDING", {}, {"bond1": {**BOND, "options": "miimon=often"}}),
     ("ERR_BAD_BONDING", {}, {"bond1": {**BOND, "options": "colour=blue"}}),
+    *(
+        ("ERR_BAD_BONDING", {}, {"bond1": {**BOND, "options": options}})
+        for options in (
+            "mode=1 primary=em9", "mode=4 primary=em3", "mode=0 active_slave=em3", "mode=1 arp_ip_target=nowhere",
+            "mode=1 arp_ip_target=2001:db8::1", "mode=4 arp_interval=100 arp_ip_target=192.0.2.1",
+            "mode=1 miimon=100 arp_interval=100", "mode=1 num_grat_arp=256", "mode=1 primary=",
+        )
+    ),
     ("ERR_BAD_BONDING", {}, {"bond1": {"remove": True}}),
     ("ERR_BAD_PARAMS", {}, {"bond1": {}}),
     ("ERR_BAD_PARAMS", {}, {"bond1": {"nics": []}}),
@@ -189,6 +203,11 @@ def test_the_words_of_engines() -> None:
     ).networks["net"]
     assert asked is not None
     assert (asked.vlan, asked.bridged, asked.stp, asked.mtu) == (12, True, True, 9000)
+    given = {"nic": "em1", "remove": "False", "dhcpv6": "YES", "custom": {"Colour": "Blue"}, "ipv6addr": "2001:DB8::1"}
+    asked = understood({"net": {**given, "ipv6gateway": "FE80::1", "qosOutbound": {"average": "5"}}}).networks["net"]
+    assert asked is not None and asked.dhcp6 and asked.custom == {"Colour": "Blue"}
+    assert (asked.address6, asked.gateway6, asked.outbound) == ("2001:db8::1/64", "fe80::1", Rate(average=5))
+    assert understood({"net": {"remove": " True "}}).networks["net"] is None
     assert (understood().check, understood().timeout) == (True, 4.0)
     assert not understood(connectivityCheck="false").check
     assert not understood(connectivityCheck=0).check
@@ -205,11 +224,21 @@ def test_the_words_of_engines() -> None:
         ("mode=802.3ad miimon=100", {"mode": "802.3ad", "miimon": "100"}),
         ("mode=active-backup  arp_interval=007", {"mode": "active-backup", "arp_interval": "7"}),
         ("miimon=100", {"mode": "balance-rr", "miimon": "100"}),
+        (
+            "mode=1 primary=em2 arp_interval=100 arp_ip_target=192.0.2.1,+192.0.2.2,192.0.2.1 num_unsol_na=2",
+            {
+                "mode": "active-backup",
+                "primary": "em2",
+                "arp_interval": "100",
+                "arp_ip_target": "192.0.2.1,192.0.2.2",
+                "num_grat_arp": "2",
+            },
+        ),
         ("mode=2 xmit_hash_policy=2 custom=x", {"mode": "balance-xor", "xmit_hash_policy": "layer2+3"}),
     ],
 )
 def test_options_of_a_bond(text: str, options: dict[str, str]) -> None:
-    assert parse("bond0", text) == options
+    assert parse("bond0", text, ("em1", "em2")) == options
 
 
 def test_a_gateway_without_a_word_about_it_gets_the_default_route_when_it_is_free(stand: Stand) -> None:
@@ -220,41 +249,56 @@ def test_a_gateway_without_a_word_about_it_gets_the_default_route_when_it_is_fre
     stand.setup({"b": {**OTHER, "defaultRoute": True}})
     running = stand.driver.snapshot().running
     assert [name for name, network in running.networks.items() if network.default_route] == ["b"]
-    assert [(route.link, route.gateway) for route in stand.root.routes] == [("b", "198.51.100.1")]
+    assert [(route.link, route.gateway) for route in stand.root.routes if route.is_default] == [("b", "198.51.100.1")]
 
 
 def test_the_default_route_of_others_stays_alone(stand: Stand) -> None:
     theirs = Route(destination="0.0.0.0/0", gateway="10.0.0.254", link="theirs")
     stand.root.routes.append(theirs)
     stand.setup({"a": ROUTED})
-    assert stand.root.routes == [theirs]
+    assert [route for route in stand.root.routes if route.is_default] == [theirs]
     assert stand.driver.snapshot().running.networks["a"].gateway == "192.0.2.1"
 
 
 def test_only_one_that_is_removed_rightly_is_removed(stand: Stand) -> None:
-    for wrong, wire in (
-        ({"vlan": 5, "bonding": "", "nics": []}, "ERR_BAD_VLAN"),
-        ({"vlan": None, "bonding": "bond1", "nics": []}, "ERR_BAD_BONDING"),
-        ({"vlan": None, "bonding": "", "nics": ["em1"]}, "ERR_BAD_NIC"),
+    for vlan, bond, nics, wire in (
+        (5, "", [], "ERR_BAD_VLAN"),
+        (None, "bond1", [], "ERR_BAD_BONDING"),
+        (None, "", ["em1"], "ERR_BAD_NIC"),
     ):
         with pytest.raises(DriverError) as raised:
-            stand.driver.remove("used", wrong, {})
+            stand.driver.one("used", "", vlan, bond, nics, {})
         assert raised.value.wire == wire
-    stand.driver.remove("used", {"vlan": "", "bonding": "", "nics": ["em5"]}, {})
-    stand.driver.remove("guests", {"vlan": None, "bonding": "bond0", "nics": ["em6", "em7"]}, {"force": True})
+    stand.driver.one("used", "", "", "", ["em5"], {})
+    stand.driver.one("guests", "", None, "bond0", ["em6", "em7"], {"force": True})
     assert not [link.name for link in stand.root.links.values() if link.group == OURS]
 
 
+def test_one_network_is_added_changed_and_renamed(stand: Stand) -> None:
+    stand.driver.one("", "new", "12", "", ["em1"], {"STP": "yes", "mtu": "1400", "onboot": "yes", "blockingdhcp": True})
+    assert stand.root.links["new"].stp and stand.root.links["em1.12"].master == "new"
+    stand.driver.one("new", "other", "", "bond1", ["em3", "em4"], {"bondingOptions": "mode=1 miimon=100"})
+    assert "new" not in stand.root.links and stand.root.links["bond1"].master == "other"
+    stand.driver.one("other", "other", None, "", ["em1"], {})
+    assert stand.root.links["em1"].master == "other" and "bond1" not in stand.root.links
+    for old, new, nics, wire in (
+        ("", "other", ["em3"], "ERR_USED_BRIDGE"),
+        ("new", "newer", ["em3"], "ERR_BAD_BRIDGE"),
+        ("other", "used", ["em3"], "ERR_USED_BRIDGE"),
+        ("", "newer", ["em3", "em4"], "ERR_BAD_BONDING"),
+        ("", "newer", ["em9"], "ERR_BAD_NIC"),
+    ):
+        with pytest.raises(DriverError) as raised:
+            stand.driver.one(old, new, None, "", nics, {})
+        assert raised.value.wire == wire
+
+
 def test_one_network_in_the_words_of_the_older_verbs() -> None:
-    network, bonds, options = single(
-        "5", "bond0", ["em1", "em2"], {"bondingOptions": "mode=1", "MTU": 9000, "force": True}
-    )
+    asked = Asked("5", "bond0", ["em1", "em2"], {"bondingOptions": "mode=1", "MTU": 9000, "force": True})
+    network, bonds, options = single(asked)
     assert network == {"mtu": 9000, "vlan": "5", "bonding": "bond0"}
     assert bonds == {"bond0": {"nics": ["em1", "em2"], "options": "mode=1"}}
     assert options == {"force": True}
-    with pytest.raises(DriverError) as raised:
-        single(None, "", ["em1", "em2"], {})
-    assert raised.value.wire == "ERR_BAD_BONDING"
 
 
 junk = st.recursive(
@@ -264,7 +308,7 @@ junk = st.recursive(
 )
 WORDS = (
     "nic", "bonding", "vlan", "bridged", "stp", "mtu", "ipaddr", "netmask", "gateway", "bootproto", "ipv6addr", "hostqos",
-    "custom", "defaultroute", "remove", "nics", "options",
+    "custom", "defaultroute", "remove", "nics", "options", "dhcpv6", "ipv6gateway", "qosinbound", "qosoutbound",
 )  # fmt: skip
 struct = st.dictionaries(st.sampled_from(WORDS), junk)
 

@@ -13,10 +13,12 @@ import pytest
 
 from supervdsm.actions.tap import NO_INFO, REQUEST, TAP, TUNSETIFF, WITH_VNET_HEADER
 from supervdsm.errors import ActionError, AlreadyExists, Busy, Invalid, NotAllowed, NotFound
+from supervdsm.links import OUR_TABLES
 from tests.drivers.network.namespace import inside, ip, nics, state
 from tests.drivers.network.stand import Direct
 
 NOBODY = 65534
+TABLE = OUR_TABLES[1]
 
 
 def link(name: str) -> dict[str, Any]:
@@ -40,6 +42,12 @@ DEEDS: list[tuple[str, dict[str, Any]]] = [
     ("address.add", {"link": "net", "address": "2001:db8::1/64"}),
     ("route.add", {"destination": "0.0.0.0/0", "link": "net", "gateway": "192.0.2.254"}),
     ("route.add", {"destination": "::/0", "link": "net", "gateway": "2001:db8::2", "metric": 512}),
+    ("rule.add", {"table": TABLE, "source": "192.0.2.1/32"}),
+    ("rule.add", {"table": TABLE, "destination": "2001:db8::/64", "link": "net"}),
+    ("rate.set", {"link": "em1", "handle": 7, "limits": {"in": {"average": 100}, "out": {"average": 9, "burst": 80}}}),
+    ("rate.clear", {"link": "em1"}),
+    ("rule.delete", {"table": TABLE, "destination": "2001:db8::/64", "link": "net"}),
+    ("rule.delete", {"table": TABLE, "source": "192.0.2.1/32"}),
     ("tap.create", {"name": "vdnet0", "bridge": "net", "mtu": 1400, "mac": "52:54:00:00:00:01"}),
     ("tap.delete", {"name": "vdnet0"}),
     ("route.delete", {"destination": "::/0", "link": "net", "gateway": "2001:db8::2", "metric": 512}),
@@ -99,6 +107,20 @@ REFUSED: list[tuple[type[ActionError], str, dict[str, Any]]] = [
     (NotAllowed, "tap.delete", {"name": "theirtap"}),
     (NotAllowed, "tap.delete", {"name": "vdnic"}),
     (NotFound, "dhcp.start", {"link": "nobody", "default_route": False}),
+    (NotAllowed, "dhcp.start", {"link": "em1", "default_route": False, "table": 254}),
+    (NotAllowed, "dhcp.stop", {"link": "em1", "table": 254}),
+    (NotFound, "dhcp6.start", {"link": "nobody"}),
+    (Invalid, "dhcp6.stop", {"link": "../run"}),
+    (NotAllowed, "rule.add", {"table": 254, "source": "192.0.2.1/32"}),
+    (NotAllowed, "rule.delete", {"table": 254}),
+    (Invalid, "rule.add", {"table": TABLE}),
+    (Invalid, "rule.add", {"table": TABLE, "source": "192.0.2.1/24"}),
+    (NotFound, "rate.set", {"link": "nobody", "handle": 1, "limits": {"in": {"average": 1}}}),
+    (Invalid, "rate.set", {"link": "em1", "handle": 0, "limits": {"in": {"average": 1}}}),
+    (Invalid, "rate.set", {"link": "em1", "handle": 1, "limits": {"up": {"average": 1}}}),
+    (Invalid, "rate.set", {"link": "em1", "handle": 1, "limits": {"in": {"average": 0}}}),
+    (Invalid, "rate.set", {"link": "em1", "handle": 1, "limits": {"in": {"colour": 1}}}),
+    (Invalid, "rate.set", {"link": 'a"b', "handle": 1, "limits": {"in": {"average": 1}}}),
 ]
 
 
