@@ -6,4 +6,4 @@ import os
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The directory that holds `vdsmd`, `state`, `drivers` and `supervdsm`: a checkout, or an installed release."""
-VERSION = "0.2.0"
+VERSION = "0.3.0"
