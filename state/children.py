@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -70,12 +70,15 @@ class ChildTable:
         on_exit: OnExit,
         env: Mapping[str, str] | None = None,
         files: Mapping[int, int] | None = None,
+        leads: bool = False,
     ) -> Child:
         """Start `argv` (an absolute path first) as the child `name`; `files` maps its descriptors to ours (default: null).
+        `leads`: a process group of its own.
 
         Only in the main thread: a child's parent-death signal and our pending re-exec both hang on it. Raises OSError.
         """
         given_env = os.environ if env is None else env
+        group: dict[str, Any] = {"setpgroup": 0} if leads else {}
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             given = {0: null, 1: null, 2: null} | dict(files or {})
@@ -86,6 +89,7 @@ class ChildTable:
                 file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in given.items()],
                 setsigmask=[],
                 setsigdef=[signal.SIGPIPE],
+                **group,
             )
         finally:
             os.close(null)

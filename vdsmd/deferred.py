@@ -29,6 +29,7 @@ MODULES = (
     "drivers.storage.images",
     "drivers.storage.volumes",
     "drivers.storage.waiting",
+    "drivers.storage.tasks.tether",
     "drivers.storage.alignment",
     "drivers.storage.growing",
     "vdsmd.api.streams",

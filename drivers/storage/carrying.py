@@ -110,7 +110,7 @@ def download_image(domains: Domains, sd: str, image: str, volume: str, method: d
     return taking_in(there, volume, "volume.fetch", url=url, headers=headers, most=most_for(there.get(volume)))
 
 
-@plan("uploadVolume", error="ImagesActionError")
+@plan("uploadVolume", error="ImagesActionError", attended=True)
 def upload_volume(domains: Domains, sd: str, image: str, volume: str, source: str, method: str) -> list[Step]:
     """Fetch a volume's data from a URL ("wget"), or copy them from a file of this host ("rsync")."""
     check_ids(imgUUID=image, volUUID=volume)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from drivers import programs
 from drivers.errors import Busy
 from drivers.storage.chains import Domains
+from drivers.storage.changing import change_meta
 from drivers.storage.image_errors import NotLeaf, SharedNotWritable, SizeImpossible, VolumeExtensionFailed
 from drivers.storage.plans import check_writable
 from drivers.storage.qcow2 import checked_chain
-from drivers.storage.steps import change_meta
 from drivers.storage.volume_metadata import SECTOR, Format
 from drivers.storage.volumes import find_volume
 

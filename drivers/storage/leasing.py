@@ -15,7 +15,7 @@ from typing import Any
 from drivers.errors import DriverError
 from drivers.storage.contract import Class, Domain, Type
 from drivers.storage.domains import Domains
-from drivers.storage.errors import StorageHangs
+from drivers.storage.errors import HelperLost, StorageHangs
 from drivers.storage.keeping import Keeping
 from drivers.storage.pool_errors import (
     HostIdRefused,
@@ -136,11 +136,13 @@ class Leasing:
             "work": self._work,
         }
         began = time.monotonic()
+        known = domain.uuid in self._acquired
         self._acquired.add(domain.uuid)
         try:
             self._insist(arguments, began + CRASH_PATIENCE)
         except OSError as error:
-            self._acquired.discard(domain.uuid)
+            if not known:
+                self._acquired.discard(domain.uuid)
             raise LeaseRefused(what=domain.uuid, domain=domain.uuid, reason=error.strerror) from error
         log.info("Got the lease domain=%s way=%s seconds=%.1f", domain.uuid, way, time.monotonic() - began)
         return way
@@ -172,9 +174,10 @@ class Leasing:
         try:
             self._keeping.call(op, **arguments)
         except OSError as error:
-            log.warning(
-                "A lease is dropped that could not be given back domain=%s error=%s", arguments["domain"], error
-            )
+            domain = arguments.get("domain", "all")
+            log.warning("A lease is dropped that could not be given back domain=%s error=%s", domain, error)
+        except HelperLost:
+            return  # it ended, and holds nothing any more
         except StorageHangs as error:
             # It must not be held for nobody. sanlock gives back, as far as it can, what a process held that has ended.
             log.warning("The keeper of leases does not give them back, and is ended error=%s", error)

@@ -117,7 +117,7 @@ def point_to(domains: Domains, sd: str, image: str, volume: str, parent: str, pa
     return Command(argv=argv, error="MergeSnapshotsError", action=f"telling volume {volume} of its parent")
 
 
-@work("volume.resize")
+@work("volume.resize", whole=True)
 def resize(domains: Domains, sd: str, image: str, volume: str, size: int, form: str, preallocate: bool) -> Command:
     options = ["--preallocation=falloc"] if preallocate else []
     argv = [QEMU_IMG, "resize", "-q", "-f", NAMES[form], *options, path(domains, sd, image, volume), str(size)]

@@ -7,7 +7,7 @@ its step was never begun. All arguments are plain, and mean the same in every re
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -26,27 +26,17 @@ from drivers.storage.chains import (
     opened,
     payload,
 )
+from drivers.storage.changing import change_meta, read_meta, turn_meta
 from drivers.storage.contract import Domain
 from drivers.storage.files import Files
 from drivers.storage.image_errors import VolumeDamaged
 from drivers.storage.notes import Notes
 from drivers.storage.tasks.registry import deed, undo
-from drivers.storage.volume_metadata import Volume, VolumeRole, decode, encode
+from drivers.storage.volume_metadata import VolumeRole, decode
 
 LEASE_SIZE = 1 << 20
 LEASES_FROM = 3
 """The version of domains from which on volumes have leases."""
-
-
-def read_meta(files: Files, image: str, volume: str) -> Volume:
-    return decode(files.read(meta(image, volume)), volume)
-
-
-def change_meta(domains: Domains, sd: str, image: str, volume: str, **fields: Any) -> None:
-    """Set fields of a volume's metadata, in one atomic write."""
-    domain, files = opened(domains, sd)
-    changed = msgspec.structs.replace(read_meta(files, image, volume), **fields)
-    files.write(meta(image, volume), encode(changed, domain.version))
 
 
 @deed("image.make_directory")
@@ -178,19 +168,32 @@ def adopt_data(domains: Noting, sd: str, image: str, volume: str) -> None:
     domains.notes.remove(sd, image, volume)
 
 
+@deed("volume.take_part")
+def take_part(domains: Noting, sd: str, image: str, volume: str) -> None:
+    """Call data that a client has brought what all are called that are not in their place yet. They may be already."""
+    _domain, files = opened(domains, sd)
+    with contextlib.suppress(FileNotFoundError):
+        if token := domains.notes.token(sd, image, volume):
+            files.rename(f"{payload(image, volume)}.{token}{PART}", payload(image, volume) + PART)
+
+
 @undo("volume.drop_part")
 def drop_part(domains: Noting, sd: str, image: str, volume: str) -> None:
     _domain, files = opened(domains, sd)
     with contextlib.suppress(FileNotFoundError):
         files.remove_file(payload(image, volume) + PART)
-    domains.notes.remove(sd, image, volume)
+    drop_leftover(domains, sd, image, volume)
 
 
+@undo("volume.drop_leftover")
 @deed("volume.drop_leftover")
 def drop_leftover(domains: Noting, sd: str, image: str, volume: str) -> None:
-    """Remove what an earlier run of this host has left of data that a client was bringing, unless it is known to be gone."""
-    if domains.notes.has(sd, image, volume):
-        drop_part(domains, sd, image, volume)
+    """Remove what this host has left of data that a client was bringing. What is called `.part` may be another host's."""
+    if token := domains.notes.token(sd, image, volume):
+        _domain, files = opened(domains, sd)
+        with contextlib.suppress(FileNotFoundError):
+            files.remove_file(f"{payload(image, volume)}.{token}{PART}")
+    domains.notes.remove(sd, image, volume)
 
 
 @deed("volume.finish")
@@ -238,9 +241,15 @@ def set_capacity(domains: Domains, sd: str, image: str, volume: str, size: int) 
 
 @deed("volume.rewrite")
 def rewrite(domains: Domains, sd: str, image: str, volume: str, text: str) -> None:
-    """Replace a volume's metadata by others."""
-    _domain, files = opened(domains, sd)
-    files.write(meta(image, volume), text.encode())
+    """Replace a volume's metadata by others, but for what clients may have said of it meanwhile."""
+    fresh = decode(text.encode(), volume)
+    turn_meta(
+        domains,
+        sd,
+        image,
+        volume,
+        lambda there: msgspec.structs.replace(fresh, description=there.description, legality=there.legality),
+    )
 
 
 @deed("image.set_aside")

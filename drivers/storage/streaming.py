@@ -11,13 +11,15 @@ import struct
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
+
 from drivers.errors import DriverError
 from drivers.storage.carrying import found, most_for, program, taking_in
 from drivers.storage.chains import PART, Domains, Image, load, payload
 from drivers.storage.errors import InvalidParameter
 from drivers.storage.image_errors import VolumeDamaged
 from drivers.storage.notes import Notes
-from drivers.storage.plans import at, check_writable, step
+from drivers.storage.plans import at, check_writable, step, undo
 from drivers.storage.qcow2 import checked_chain
 from drivers.storage.qemuimg import path
 from drivers.storage.steps import Noting
@@ -31,6 +33,7 @@ from drivers.storage.volume_metadata import Allocation, Format
 log = logging.getLogger("storage")
 
 ERROR = "ImagesActionError"
+SWEEP = "dropLeftover"
 _SIZE_AT = 24
 """Where a qcow2 file says how large its disk is (QEMU, docs/interop/qcow2.txt)."""
 
@@ -42,8 +45,7 @@ def lock_name(sd: str, image: str) -> str:
 
 @work("volume.pour_in")
 def pour_in(domains: Noting, sd: str, image: str, volume: str, length: int, sparse: bool, room: int) -> Command:
-    domains.notes.write(sd, image, volume)
-    target = path(domains, sd, image, volume) + PART
+    target = f"{path(domains, sd, image, volume)}.{domains.notes.write(sd, image, volume)}{PART}"
     argv = program("pour", "in", target, str(length), str(int(sparse)), str(room))
     return Command(argv=argv, error=ERROR, action=f"receiving volume {volume}")
 
@@ -65,13 +67,13 @@ def measure(domains: Domains, sd: str, image: str, volume: str) -> None:
         raise VolumeDamaged(volume=volume, reason=reason)
 
 
-@plan("dropLeftover", error=ERROR)
+@plan(SWEEP, error=ERROR)
 def drop_leftover(domains: Domains, sd: str, image: str, volume: str) -> list[Step]:
     """Remove what a run of this host that was cut off has left."""
     return [step("volume.drop_leftover", at(sd, image, volume))]
 
 
-@plan("downloadImageFromStream", error=ERROR)
+@plan("downloadImageFromStream", error=ERROR, attended=True)
 def receive(domains: Domains, sd: str, image: str, volume: str, length: int) -> list[Step]:
     """Have a volume's data come from a client."""
     there, volume = found(domains, sd, image, volume)
@@ -84,10 +86,12 @@ def receive(domains: Domains, sd: str, image: str, volume: str, length: int) -> 
     is_raw = target.format is Format.RAW
     preallocate = is_raw and target.allocation is Allocation.PREALLOCATED
     sparse, room = is_raw and not preallocate, target.capacity if preallocate else 0
-    return taking_in(there, volume, "volume.pour_in", length=length, sparse=sparse, room=room)
+    data, *rest = taking_in(there, volume, "volume.pour_in", length=length, sparse=sparse, room=room)
+    brought = msgspec.structs.replace(data, undo=undo("volume.drop_leftover", sd, image, volume))
+    return [brought, step("volume.take_part", at(sd, image, volume), undo=data.undo), *rest]
 
 
-@plan("uploadImageToStream", error=ERROR)
+@plan("uploadImageToStream", error=ERROR, attended=True)
 def give(domains: Domains, sd: str, image: str, volume: str, length: int) -> list[Step]:
     """Give a volume's data to a client, as they are: at most `length` bytes."""
     there, volume = found(domains, sd, image, volume)
@@ -131,16 +135,22 @@ def begin_giving(
 
 def sweep(tasks: Tasks, notes: Notes, sd: str, submit: Callable[..., None]) -> None:
     """Have tasks remove what this host has left on a domain of what clients were bringing. For workers; `submit` is theirs."""
+    for old in tasks.all(HSM):
+        if old.verb == SWEEP and old.is_final:
+            _clear(tasks, old.task_id)  # there was a re-exec before that could be done
     for image, volume in notes.of(sd):
-        cleared = Attendance(fds=(), ended=lambda task: submit(partial(_clear, tasks, task.task_id), timeout=0))
+        clear = lambda task: submit(partial(_clear, tasks, task.task_id), timeout=0)  # noqa: E731
+        cleared = Attendance(fds=(), ended=clear, holds=False)
         args, lock = {"sd": sd, "image": image, "volume": volume}, Lock(name=lock_name(sd, image))
         try:
-            tasks.submit("dropLeftover", args, tag=HSM, locks=[lock], attendance=cleared)
+            tasks.submit(SWEEP, args, tag=HSM, locks=[lock], attendance=cleared)
         except DriverError as error:
             log.warning("What was left of a volume stays domain=%s volume=%s reason=%s", sd, volume, error)
 
 
 def _clear(tasks: Tasks, task_id: str) -> None:
     task = tasks.get(task_id)
+    if not task.is_final:
+        return  # it waits for its storage; the next sweep sees to it
     log.info("What was left of a volume: %s domain=%s volume=%s", task.state, task.args["sd"], task.args["volume"])
     tasks.clear(task_id)

@@ -24,6 +24,7 @@ from typing import Any
 from drivers.storage.pour import Progress
 
 CHUNK = 1 << 20
+SECRETS = ("authorization", "cookie", "proxy-authorization")
 PATIENCE = 60.0
 """Seconds that the other side may be silent."""
 SCHEMES = ("http://", "https://")
@@ -66,6 +67,16 @@ def fetch(url: str, path: str, headers: dict[str, str], most: int) -> None:
         _write(path, reply.read, int(reply.headers.get("Content-Length") or 0), most)
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """The library would take what a client told one server to another."""
+
+    def redirect_request(self, req: urllib.request.Request, *args: Any) -> urllib.request.Request | None:
+        asked = super().redirect_request(req, *args)
+        if asked is not None and (asked.type, asked.host) != (req.type, req.host):
+            asked.headers = {name: value for name, value in asked.headers.items() if name.lower() not in SECRETS}
+        return asked
+
+
 def _asked(request: urllib.request.Request) -> Any:
     """Return the reply. The library would follow a redirection to ftp, too."""
     opener = urllib.request.OpenerDirector()
@@ -73,7 +84,7 @@ def _asked(request: urllib.request.Request) -> Any:
         urllib.request.ProxyHandler,
         urllib.request.HTTPHandler,
         urllib.request.HTTPSHandler,
-        urllib.request.HTTPRedirectHandler,
+        _Redirects,
         urllib.request.HTTPDefaultErrorHandler,
         urllib.request.HTTPErrorProcessor,
         urllib.request.UnknownHandler,

@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from drivers.storage.chains import Domains, Image, check_ids, directory, lease, list_volumes, load, opened, payload
+from drivers.storage.changing import change_meta
 from drivers.storage.contract import BLANK, is_uuid
 from drivers.storage.errors import InvalidParameter
 from drivers.storage.files import Files
@@ -23,7 +24,7 @@ from drivers.storage.image_errors import (
 )
 from drivers.storage.plans import check_writable
 from drivers.storage.qcow2 import HEADER, backing, checked_chain
-from drivers.storage.steps import LEASES_FROM, change_meta
+from drivers.storage.steps import LEASES_FROM
 from drivers.storage.volume_metadata import LARGEST, LEGALITIES, SECTOR, Format, Volume, VolumeRole
 
 Reply = dict[str, Any]

@@ -128,13 +128,13 @@ def test_what_a_reboot_leaves_is_removed_when_the_domain_is_seen_again(
     running: Running, daemon: Callable[..., Running], tmp_path: Path
 ) -> None:
     image, name = volume(running)
-    part = tmp_path / "local" / SD / "images" / image / f"{name}.part"
-    other = part.with_name(f"{new_id()}.part")
+    folder = tmp_path / "local" / SD / "images" / image
+    other = folder / f"{name}.part"
     with client(running) as bringing:
         bringing.send(request(image, name) + os.urandom(SIZE // 2))
-        until(part.exists, PATIENCE)
+        (part,) = until(lambda: list(folder.glob(f"{name}.*.part")), PATIENCE)
         running.kill()
-    other.write_bytes(b"of another host")
+    other.write_bytes(b"of another host, which is at work on the volume now")
     shutil.rmtree(running.run_dir)  # as a reboot does
     running = daemon(again=running)
     assert part.exists() and running.must("getAllTasks")["tasks"] == {}

@@ -45,6 +45,7 @@ def prepare_image(
 
     Returns `path`, the volume's data on this host; `info`, that volume, and `imgVolumesInfo`, all of its chain, base first.
     """
+    # Of no pool is anything asked: the engine's own machine is started by agents that name none, before any is connected.
     from drivers.storage import volumes  # imported by now (vdsmd.deferred)
 
     run_dir = daemon.config.paths.run_dir

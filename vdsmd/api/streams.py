@@ -23,7 +23,7 @@ from drivers.errors import DriverError
 from drivers.storage import streaming
 from drivers.storage.contract import is_uuid
 from drivers.storage.edge import failing
-from drivers.storage.errors import DomainActionFailed
+from drivers.storage.errors import DomainActionFailed, StorageHangs
 from drivers.storage.tasks.contract import State
 from drivers.storage.tasks.engine import Attendance
 from drivers.storage.tasks.errors import Departing
@@ -263,9 +263,11 @@ class Exchange:
                 log.warning("A stream breaks off stream=%s task=%s reason=%s", self._what, self._task_id, reason)
                 self._connection.drop()
             self._end()
+        elif self._task is not None:
+            self._conclude(self._task)  # it was told of first
 
     def _ended(self, task: Task) -> None:
-        """The task has ended; maybe before we know that it is ours."""
+        """The task has ended, or will not before a re-exec; maybe before we know that it is ours."""
         self._task = task
         if self._task_id and not self._gone:
             self._conclude(task)
@@ -276,6 +278,10 @@ class Exchange:
             return  # what is in the pipe is still to be taken
         if task.state is State.FINISHED:
             self._answer(200, codes.OK, "OK")
+            return
+        if not task.is_final:
+            text = f"The task has not ended, and is not waited for any more: {task.message or 'it is being stopped'}"
+            self._answer(500, codes.number(StorageHangs.wire), text)
             return
         self._answer(self._status, codes.number(task.error) if task.error else codes.UNEXPECTED, task.message)
 

@@ -242,7 +242,7 @@ def teardown_volume(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, v
     return {}
 
 
-@verb("uploadVolume", gated=False, key="spUUID", message="OK", timeout=WAIT)
+@verb("uploadVolume", gated=False, message="OK", timeout=WAIT + 60)
 def upload_volume(
     daemon: Daemon,
     sdUUID: Uuid,
@@ -254,7 +254,7 @@ def upload_volume(
     method: str = "rsync",
 ) -> Reply:
     """Put into a volume what a file of this host has, one that everybody here may read (`method` rsync), or what a URL gives
-    (wget). Answers when that is done; uploads to one pool wait for each other. `size` is of no use for files. Newer: PUT."""
+    (wget). Answers when that is done; 8 may be on their way at a time. `size` is of no use for files. Newer: PUT."""
     from drivers.storage import waiting  # imported by now (vdsmd.deferred)
 
     pool = spm_of(daemon, spUUID)

@@ -16,6 +16,7 @@ from drivers.storage.keeper import sanlocked
 from drivers.storage.keeper.leases import RESOURCE, Leases
 from drivers.storage.keeper.work import end_work
 from drivers.storage.outside.frames import PACKET, REPORT, Assembler, packets
+from drivers.storage.tasks import tether
 
 GRACE = 10.0
 """Seconds that the daemon gets to stop what it does itself, before a lease that is lost is given back. sanlock gives more."""
@@ -72,6 +73,8 @@ class Server:
     def _acquire(self, work: str, **arguments: Any) -> None:
         """`work`: the directory in which tasks keep track of their children."""
         with self._losing:  # what is about to be given back is not to be had again
+            if not self._work:
+                tether.hold(work)
             self._work = work
         self._leases.acquire(**arguments)
 

@@ -45,6 +45,9 @@ class Attendance(msgspec.Struct, frozen=True, kw_only=True):
 
     fds: Sequence[int]
     ended: Callable[[Task], None]
+    """Is told once: of the end or, if the task has to wait for its storage for long, or when a re-exec is wanted, of that."""
+    holds: bool = True
+    """Whether a re-exec has to wait for the task: it cannot be handed over."""
 
 
 class Engine:
@@ -59,6 +62,8 @@ class Engine:
         self._runner = runner
         self._resting: set[str] = set()
         """Tasks that wait for storage to come back."""
+        self._last_tries: set[str] = set()
+        """Tasks that end with the next try to undo them, whatever comes of that."""
         self._attendants: dict[str, Callable[[Task], None]] = {}
         self._patience = Patience()
         self._looking_again = False
@@ -73,12 +78,19 @@ class Engine:
         """Have a client on the line. Any thread, before the task is first scheduled."""
         self.works.lend(task_id, attendance.fds)
         self._attendants[task_id] = attendance.ended
-        self._runner.attended.add(task_id)
+        if attendance.holds:
+            self._runner.attended.add(task_id)
 
     def waiting(self) -> list[str]:
         """Return the tasks with a client that have not begun: maybe they wait for one that will not go on now."""
         tasks = [task for task in self._book.unfinished() if task.task_id in self._runner.attended]
         return [task.task_id for task in tasks if task.task_id not in self.active and task.state in EARLY]
+
+    def part(self) -> None:
+        """A re-exec is wanted, which must not depend on storage: part clients from what waits for that, or does not stop."""
+        for task in self._book.unfinished():
+            if task.task_id in self._resting or (task.reverting and task.task_id in self.active):
+                self._part_with_client(task)
 
     def schedule(self) -> None:
         runner = self._runner
@@ -112,11 +124,14 @@ class Engine:
 
     def stop(self, task: Task) -> None:
         self._resting.discard(task.task_id)
-        if task.task_id in self.in_workers or task.is_final:
-            return  # it sees for itself, at the next step
+        if task.state is State.WAIT_RECOVER and task.tries > MOST_TRIES:
+            self._last_tries.add(task.task_id)
         if task.command is not None:
             self.works.stop(task.task_id, task.run)
-            return
+        if task.task_id in self.active or task.is_final:
+            if not self._runner.going:
+                self._part_with_client(task)
+            return  # it sees for itself, at the next step or when its command has ended
         if task.state not in UNDOING:
             self._abort(task, TaskAborted.wire, str(TaskAborted(task=task.task_id)))
         self.schedule()
@@ -129,8 +144,7 @@ class Engine:
     def measure(self, task: Task) -> None:
         """Bring the progress up to date. It never goes back, also when a step is made once more, after a crash too."""
         steps = task.steps or []
-        whole = sum(step.weight for step in steps)
-        if not whole or task.is_final:
+        if task.is_final or not (whole := sum(step.weight for step in steps)):
             return
         done = sum(step.weight for step in steps[: task.at])
         if task.command is not None and task.step is not None:
@@ -176,10 +190,11 @@ class Engine:
     def _start_child(self, task: Task, command: Command) -> Exception | None:
         self._book.update(task, command=command, run=task.run + 1)
         try:
-            self.works.start(task.task_id, task.run, command.argv)
-        except OSError as error:
+            self.works.start(task.task_id, task.run, command.argv, leased=task.tag == SPM)
+        except (NotResponding, OSError) as error:
             self._book.update(task, command=None)
-            return Failed(action=command.action, reason=f"{command.argv[0]} cannot be started: {error}")
+            reason = f"{command.argv[0]} cannot be started: {error}"
+            return error if isinstance(error, NotResponding) else Failed(action=command.action, reason=reason)
         return None
 
     def _child_ended(self, task_id: str, outcome: Outcome) -> None:
@@ -195,9 +210,8 @@ class Engine:
         elif task.reverting or not self._runner.may_work(task):
             self._book.update(task, command=None)
         elif (code is None or code > 128) and task.tries < MOST_TRIES:
-            self._book.update(
-                task, command=None, tries=task.tries + 1
-            )  # killed, and not by us: once more, from scratch
+            # Killed, and not by us: once more, from scratch.
+            self._book.update(task, command=None, tries=task.tries + 1)
         else:
             self._book.update(task, command=None)
             self._child_failed(task, command, outcome)
@@ -214,7 +228,16 @@ class Engine:
             return
         full = lasts and LASTING_TEXTS[-1] not in outcome.text
         error = "NoSpaceLeftOnDomain" if full else command.error or registry.ERRORS.get(task.verb, "")
-        self._turn_back(task, error, f"{command.action} failed: {outcome.text or f'exit status {outcome.code}'}")
+        text = f"{command.action} failed: {outcome.text or f'exit status {outcome.code}'}"
+        if lasts and self._has_way_back(task):
+            self._abort(task, error, text)
+        else:
+            self._turn_back(task, error, text)
+
+    def _has_way_back(self, task: Task) -> bool:
+        """Whether the point of no return is the very step that failed, and nothing of that was done."""
+        step, before = task.step, (task.steps or [])[: task.at]
+        return step is not None and step.name in registry.WHOLE and not any(done.pivot for done in before)
 
     def _went_wrong(self, task: Task, error: Exception) -> None:
         if not isinstance(error, OSError) and not hasattr(error, "fields"):
@@ -225,7 +248,8 @@ class Engine:
         has_tries = task.tries < MOST_TRIES
         if hangs and not self._runner.may_go(task):
             return  # a re-exec is wanted, and nobody waits for storage meanwhile; the step is made again after it
-        if task.state is State.RECOVERING and (hangs or is_lasting(error) or (may_pass and has_tries)):
+        waits = (hangs or is_lasting(error) or (may_pass and has_tries)) and task.task_id not in self._last_tries
+        if task.state is State.RECOVERING and waits:
             self._book.move(task, Move.POSTPONE, tries=task.tries + 1)
             self._rest(task, text)
         elif task.state is State.RECOVERING:
@@ -256,13 +280,20 @@ class Engine:
 
         self._resting.add(task.task_id)
         self._host.later(AGAIN, again)
+        if task.tries > MOST_TRIES or not self._runner.going:
+            self._part_with_client(task)
+
+    def _part_with_client(self, task: Task) -> None:
+        self._runner.attended.discard(task.task_id)
+        self.works.take_back(task.task_id)
+        if (tell := self._attendants.pop(task.task_id, None)) is not None:
+            tell(task)
 
     def _told_if_ended(self, task: Task) -> None:
         if task.is_final:
             self.works.forget(task.task_id)
-            self._runner.attended.discard(task.task_id)
-            if (tell := self._attendants.pop(task.task_id, None)) is not None:
-                tell(task)
+            self._last_tries.discard(task.task_id)
+            self._part_with_client(task)
             self._host.event("task.ended", task=task.task_id, verb=task.verb, state=task.state, message=task.message)
 
     def _write_in_background(self, task: Task) -> None:

@@ -15,6 +15,11 @@ class WrongTaskState(Busy):
     wire = "TaskStateError"
 
 
+class TooManyWait(Busy):
+    message = "{limit} callers are waiting already, each for a task of its own, and no more may"
+    wire = "AddTaskError"
+
+
 class TooManyTasks(Busy):
     message = "{verb} is refused: this host has {limit} tasks, and no more are allowed until some are cleared"
     wire = "AddTaskError"
@@ -33,6 +38,10 @@ class TaskNotCleared(Failed):
 class TaskAborted(Failed):
     message = "Task {task} was stopped"
     wire = "TaskAborted"
+
+
+class ClientGone(TaskAborted):
+    message = "Nobody waits for task {task} any more"
 
 
 class ResourceTimeout(Failed):

@@ -95,7 +95,8 @@ class Tasks:
         return bool(self._runner.spm) if pool is None else pool in self._runner.spm
 
     def stop(self, task_id: str, deed: str = "stopped") -> None:
-        """Have the task undone, and end. Raises NoSuchTask; WrongTaskState for one that has ended or cannot turn back."""
+        """Have the task undone, and end; one that has waited for its storage with that, for long, ends with the next try.
+        Raises NoSuchTask; WrongTaskState for one that has ended or cannot turn back."""
         task = self._book.get(task_id)
         with self._book.lock:
             if task.is_final or (task.is_committed and task.state is State.RUNNING):
@@ -182,6 +183,7 @@ class Tasks:
         self._runner.going = False
         for task_id in self._engine.waiting():
             self.stop(task_id)
+        self._engine.part()
 
     def resume(self) -> None:
         self.start()

@@ -27,6 +27,10 @@ UNDOS: dict[str, Deed] = {}
 PLANS: dict[str, Plan] = {}
 PATIENT: set[str] = set()
 """Works that are done in the end, whatever time that takes: past the point of no return, and harmless when repeated."""
+WHOLE: set[str] = set()
+"""Works of which nothing was done when they fail for lack of room: there is a way back, also where they are the pivot."""
+ATTENDED: set[str] = set()
+"""Kinds of tasks that nobody wants any more when the client has gone who asked for it."""
 ERRORS: dict[str, str] = {}
 """The status code, by name, of a kind of task that fails for no reason with a code of its own."""
 
@@ -52,9 +56,11 @@ def deed(name: str) -> Callable[[F], F]:
     return _named(DEEDS, name)
 
 
-def work(name: str, *, patient: bool = False) -> Callable[[F], F]:
+def work(name: str, *, patient: bool = False, whole: bool = False) -> Callable[[F], F]:
     if patient:
         PATIENT.add(name)
+    if whole:
+        WHOLE.add(name)
     return _named(WORKS, name)
 
 
@@ -62,6 +68,8 @@ def undo(name: str) -> Callable[[F], F]:
     return _named(UNDOS, name)
 
 
-def plan(name: str, *, error: str) -> Callable[[F], F]:
+def plan(name: str, *, error: str, attended: bool = False) -> Callable[[F], F]:
     ERRORS[name] = error
+    if attended:
+        ATTENDED.add(name)
     return _named(PLANS, name)

@@ -16,7 +16,7 @@ from drivers.errors import NotResponding
 from drivers.storage.tasks import registry
 from drivers.storage.tasks.book import Book
 from drivers.storage.tasks.contract import UNDOING, Move, State
-from drivers.storage.tasks.errors import TaskAborted, TaskUnplannable
+from drivers.storage.tasks.errors import ClientGone, TaskAborted, TaskUnplannable
 from drivers.storage.tasks.record import Command, Task
 
 MOST_TRIES = 5
@@ -70,6 +70,8 @@ class Runner:
 
     def make_steps(self, task: Task) -> Command | None:
         """Make steps until one needs a child, which is returned, or nothing more is to be done now."""
+        if task.verb in registry.ATTENDED and task.task_id not in self.attended and not task.is_committed:
+            raise ClientGone(task=task.task_id)  # since then somebody may have brought what is newer
         if task.steps is None:
             self._plan(task)
         while (step := task.step) is not None:

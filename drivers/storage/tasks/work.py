@@ -43,6 +43,8 @@ _FILES = {1: "out", 2: "err", 3: "status", 4: "pids", 5: "lock"}
 _LOCK = 5
 _LENT = 6
 """From here on the command has the descriptors that were lent to its task."""
+_TETHER = 8
+"""Beyond those: what the kernel watches for it, if it works under a lease (`drivers.storage.tasks.tether`)."""
 _PROGRESS = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)|(\d+(?:\.\d+)?)%")
 _TAIL = 4096
 POLL = 0.5
@@ -72,8 +74,11 @@ class Works:
         """Give these descriptors, at most two, to the first command of the task. They are ours to close from now on."""
         self._lent[task_id] = fds
 
-    def start(self, task_id: str, run: int, argv: list[str]) -> None:
-        """Start the command. Raises OSError when it cannot be: there is no such program, no memory, no room."""
+    def start(self, task_id: str, run: int, argv: list[str], *, leased: bool = False) -> None:
+        """Start the command; `leased`: it ends with the keeper of leases. Raises OSError when it cannot be: there is no such
+        program, no memory, no room; KeeperGone."""
+        from drivers.storage.tasks import tether  # imported by now (vdsmd.deferred)
+
         os.makedirs(os.path.join(self._directory, task_id), mode=0o700, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         with contextlib.ExitStack() as opened:
@@ -82,10 +87,17 @@ class Works:
                 files[number] = os.open(self._path(task_id, run, name), flags, 0o600)
                 opened.callback(os.close, files[number])
             fcntl.flock(files[_LOCK], fcntl.LOCK_EX | fcntl.LOCK_NB)
-            opened.callback(self._close_lent, task_id)
+            opened.callback(self.take_back, task_id)
             files |= dict(enumerate(self._lent.get(task_id, ()), _LENT))
+            line = tether.take(self._directory) if leased else None
+            if line is not None:
+                opened.callback(os.close, line)
+                files[_TETHER] = line
             wrapped = ["/bin/sh", "-c", _WRAPPER, "task", *argv]
-            self._host.children.spawn(_child(task_id), wrapped, on_exit=self._on_exit(task_id, run), files=files)
+            on_exit = self._on_exit(task_id, run)
+            child = self._host.children.spawn(_child(task_id), wrapped, on_exit=on_exit, files=files, leads=True)
+            if line is not None:
+                tether.tie(line, child.pid)
 
     def resume(self, task_id: str, run: int) -> None:
         """Watch a command that an earlier run of the daemon started; its end is told, also when it has ended already."""
@@ -105,14 +117,15 @@ class Works:
 
     def forget(self, task_id: str) -> None:
         """Delete what the commands of the task left behind."""
-        self._close_lent(task_id)
+        self.take_back(task_id)
         place = os.path.join(self._directory, task_id)
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(place):
                 os.unlink(os.path.join(place, name))
             os.rmdir(place)
 
-    def _close_lent(self, task_id: str) -> None:
+    def take_back(self, task_id: str) -> None:
+        """Close what was lent to a task and is not with a command of it."""
         for fd in self._lent.pop(task_id, ()):
             os.close(fd)
 

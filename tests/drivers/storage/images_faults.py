@@ -70,10 +70,10 @@ class Fault:
         if self._what != "full" or op in NEED_ROOM:
             raise OSError(self._number.errno, self._number.strerror, arguments.get("path"))
 
-    def start(self, task_id: str, run: int, argv: list[str]) -> None:
+    def start(self, task_id: str, run: int, argv: list[str], **options: Any) -> None:
         if self._strikes(counts=True):
             argv = self.refused(argv)
-        self._start(task_id, run, argv)
+        self._start(task_id, run, argv, **options)
 
     def refused(self, argv: list[str]) -> list[str]:
         """Return what stands for a program that meets the fault."""
@@ -156,8 +156,7 @@ class World:
         if task.state is State.FINISHED:
             assert now == self.after
             return
-        # What has grown inside of a file is not taken back, and nothing else is ever left.
-        assert task.state is State.RECOVERED or self.kind == "extend cow", task
+        assert task.state is State.RECOVERED, task
         assert now == self.before and task.error in codes and task.message, task
         farm.tasks.clear(task.task_id)
         farm.done(KINDS[self.kind](farm, self.scene))

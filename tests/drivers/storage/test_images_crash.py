@@ -46,15 +46,15 @@ class Photographer:
             remote.before = self.before
         start = farm.tasks._engine.works.start
 
-        def started(*args: Any) -> None:
+        def started(*args: Any, **options: Any) -> None:
             self.take()
-            start(*args)
+            start(*args, **options)
             if not {"resize", "-u"} & set(
                 args[2]
             ):  # a copy of a file that is written in place meanwhile is no photograph
                 self.take()
 
-        farm.tasks._engine.works.start = started  # type: ignore[method-assign,assignment]
+        farm.tasks._engine.works.start = started  # type: ignore[method-assign]
 
     def before(self, op: str, arguments: dict[str, Any]) -> None:
         # Of the files of a task only the renames count: before one of them they are all under another name.

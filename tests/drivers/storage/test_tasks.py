@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import pytest
 
 from drivers.storage.errors import StorageHangs
-from drivers.storage.tasks import registry
+from drivers.storage.tasks import registry, tether
 from drivers.storage.tasks.contract import FINAL, PUBLIC, TABLE, ImpossibleMove, Move, State, moved
-from drivers.storage.tasks.engine import Limits
+from drivers.storage.tasks.engine import Attendance, Limits
 from drivers.storage.tasks.errors import NoSuchTask, NotSpm, TaskNotCleared, TooManyTasks, WrongTaskState
-from drivers.storage.tasks.record import Command, Step, Undo
+from drivers.storage.tasks.record import Command, Step, Task, Undo
+from tests.drivers.storage.stand import Ground
 from tests.drivers.storage.tasks_stand import PATIENCE, POOL, SD, Farm
 from tests.until import until
 
@@ -520,3 +522,111 @@ def test_a_crash_before_every_step_is_gone_on_from(farm: Farm, at: int) -> None:
     farm.crash()
     farm.done(task_id)
     assert [what for what in LOG if what.isdigit()] == ["1", "2", "3", "4", "5"]
+
+
+# Under a lease
+
+
+def lease(farm: Farm) -> subprocess.Popen[bytes]:
+    """Have a keeper of leases, as far as commands notice."""
+    line = tether.hold(os.path.join(farm.ground.host.run_dir, "tasks"))
+    try:
+        return subprocess.Popen(["/bin/sleep", "1000"], pass_fds=[line])
+    finally:
+        os.close(line)
+
+
+def test_commands_end_with_the_keeper_also_without_a_daemon(farm: Farm) -> None:
+    keeper = lease(farm)
+    try:
+        task_id = farm.submit("test", steps=[script("exec sleep 1000"), a("2")])
+        running(farm, task_id)
+        workers = farm.workers_of(task_id)
+        farm.end()
+    finally:
+        keeper.kill()
+        keeper.wait()
+    # Nobody but the kernel is there to do it. Their parent, this process, does not look: they may stay as zombies.
+    until(lambda: all(_state(pid) in ("Z", "") for pid in workers), PATIENCE, "the commands to end")
+    farm._begin(Ground(farm.base))
+    farm.ground.inside(farm.tasks.recover)
+    farm.ground.inside(farm.tasks.start)
+    farm.tasks.spm_started(POOL)
+    until(lambda: task_id in farm.tasks._engine._resting, PATIENCE, "nothing to begin without a keeper")
+    assert farm.tasks.get(task_id).state is State.RUNNING and "2" not in LOG
+    keeper = lease(farm)
+    try:
+        farm.tasks.stop(task_id)
+        assert farm.ended(task_id).state is State.RECOVERED
+    finally:
+        keeper.kill()
+        keeper.wait()
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+# Clients on the line, and storage that does not let the task end
+
+
+@pytest.mark.parametrize("where", ["undoing", "past the pivot"])
+def test_a_re_exec_does_not_wait_for_storage_of_a_client_s_task(farm: Farm, where: str) -> None:
+    told: list[Task] = []
+    hanging: list[Exception] = [StorageHangs(what="x", reason="y")] * 99
+    steps = [a("1"), a("2", pivot=where != "undoing")]
+    broken: list[Exception] = [OSError(5, "broken")]
+    FAULTS["2"], FAULTS["-1"] = (broken, hanging) if where == "undoing" else (hanging, [])
+    attendance = Attendance(fds=(), ended=told.append)
+    task_id = farm.tasks.submit("test", {"steps": steps}, pool=POOL, attendance=attendance)
+    until(lambda: task_id in farm.tasks._engine._resting, PATIENCE)
+    assert farm.ground.inside(farm.tasks.unsafe) and not told
+    farm.reexec()
+    assert [task.is_final for task in told] == [False]
+    until(lambda: task_id in farm.tasks._engine._resting, PATIENCE)
+    FAULTS.clear()
+    farm.tasks._engine._resting.discard(task_id)
+    farm.ground.inside(farm.tasks._engine.schedule)
+    assert farm.ended(task_id).state is (State.RECOVERED if where == "undoing" else State.FINISHED)
+
+
+def test_what_nobody_waits_for_any_more_is_not_gone_on_with(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crash its client has been told nothing, and may have asked for something else since."""
+    monkeypatch.setattr(registry, "ATTENDED", {"test"})
+    steps = [a("1"), script("exec sleep 1000"), a("3")]
+    attendance = Attendance(fds=(), ended=lambda task: None)
+    task_id = farm.tasks.submit("test", {"steps": steps}, pool=POOL, attendance=attendance)
+    shell, command = (running(farm, task_id), farm.workers_of(task_id))[1]
+    farm.crash(spm=False)
+    os.kill(command, signal.SIGKILL)
+    until(lambda: _state(shell) in ("Z", ""), PATIENCE)
+    farm.tasks.spm_started(POOL)
+    task = farm.ended(task_id)
+    assert (task.state, task.error) == (State.RECOVERED, "TaskAborted") and LOG[-1] == "-1" and "3" not in LOG
+
+
+def test_undoing_that_waits_for_long_can_be_given_up(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drivers.storage.tasks.engine.AGAIN", 0.001)
+    FAULTS["2"], FAULTS["-1"] = [OSError(28, "full")], [OSError(30, "read-only")] * 100000
+    task_id = farm.submit("test", steps=[a("1"), a("2")])
+    until(lambda: farm.tasks.get(task_id).tries > 8, PATIENCE)
+
+    def given_up() -> bool:
+        if not farm.tasks.get(task_id).is_final:
+            farm.tasks.stop(task_id)  # only while it waits
+        return farm.tasks.get(task_id).is_final
+
+    until(given_up, PATIENCE)
+    assert farm.ended(task_id).state is State.FAILED and "read-only" in farm.tasks.get(task_id).message
+
+
+def test_a_pivot_of_which_nothing_was_done_for_lack_of_room(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "WHOLE", {"test.sh"})
+    full = script("echo 'No space left on device' >&2; exit 1", pivot=True)
+    task = farm.ended(farm.submit("test", steps=[a("1"), full, a("3")]))
+    assert (task.state, task.error) == (State.RECOVERED, "NoSpaceLeftOnDomain") and LOG[-1] == "-1"
+    task = farm.ended(farm.submit("test", steps=[a("1", pivot=True), full, a("3")]))
+    assert task.state is State.FAILED
