@@ -26,7 +26,7 @@ from drivers.vm.answers import shown
 from drivers.vm.conf.params import Defaults, handling_of, normalise
 from drivers.vm.contract import NO_ERROR, UNBORN, Move, Status
 from drivers.vm.desk import Desk
-from drivers.vm.hastening import Hastening
+from drivers.vm.hastening import Hastening, answers
 from drivers.vm.launcher import Launcher
 from drivers.vm.machine import Machine, Shutdown
 from drivers.vm.powerbutton import PowerButton
@@ -91,7 +91,7 @@ class Deeds:
     def _end(self, machine: Machine) -> None:
         vm_id = machine.vm_id
         try:
-            self._connection.require().destroy(vm_id, politely=machine.responds)
+            self._connection.require().destroy(vm_id, politely=answers(machine))
         except NoSuchVm:
             log.info("The domain was gone already vm=%s", vm_id)
         except HypervisorDown:

@@ -112,10 +112,10 @@ class VmDriver(Answers):
         """Storage is back: have these machines go on, or all, that an I/O error has paused. Any thread."""
         self._host.in_loop(lambda: self._works.revival.resume(vm_ids) if self._works else None)
 
-    def hasten(self, vm_id: str) -> None:
-        """Somebody waits for the turn to destroy this machine, which may not answer. Loop's thread."""
+    def hasten(self, vm_id: str, patience: float) -> None:
+        """Somebody waits `patience` seconds for the turn to destroy this machine, which may not answer. Loop's thread."""
         if self._works is not None:
-            self._works.hastening.ask(vm_id)
+            self._works.hastening.ask(vm_id, patience)
 
     def _desk(self) -> Desk:
         from drivers.vm.belongings import Belongings

@@ -44,9 +44,15 @@ class Launched(msgspec.Struct, frozen=True):
 
 class Launcher:
     """All calls come from the loop's thread. `launched` is called after each start that succeeded, and then `restored` with a
-    machine that goes on from a saved memory."""
+    machine that goes on from a saved memory. `taken` says whether a predecessor with that id is still being ended."""
 
-    def __init__(self, desk: Desk, launched: Callable[[], None], restored: Callable[[Machine], None]) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        launched: Callable[[], None],
+        restored: Callable[[Machine], None],
+        taken: Callable[[str], bool],
+    ) -> None:
         self.held = False
         """Whether nothing may begin."""
         self._desk = desk
@@ -56,6 +62,7 @@ class Launcher:
         self._watch = desk.watch
         self._launched = launched
         self._restored = restored
+        self._taken = taken
 
     def launch_waiting(self) -> None:
         """Launch what waits for it, as far as that is possible now. What is left waits on, over an exec too."""
@@ -63,7 +70,8 @@ class Launcher:
         for machine in self._machines.all():
             if link is None or self.held or len(self._watch.starting) >= AT_ONCE:
                 return
-            if machine.status is Status.WAIT_FOR_LAUNCH and machine.vm_id not in self._watch.starting:
+            busy = machine.vm_id in self._watch.starting or self._taken(machine.vm_id)
+            if machine.status is Status.WAIT_FOR_LAUNCH and not busy:
                 self._launch(link, machine)
 
     def _launch(self, link: Link, machine: Machine) -> None:

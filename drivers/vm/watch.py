@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -176,17 +176,23 @@ class Watch:
         if link is None:
             self._unseen.append(machine)
             return
-        timeout = self._settings().command_timeout
-        self._host.submit(
-            lambda: link.observe(machine.vm_id), partial(self._looked, machine), key=machine.vm_id, timeout=timeout
-        )
+        asked: list[Machine] = []
 
-    def _looked(self, machine: Machine, seen: Seen | None, error: Exception | None) -> None:
+        def observe() -> Seen | None:
+            asked.append(machine)
+            return link.observe(machine.vm_id)
+
+        timeout = self._settings().command_timeout
+        self._host.submit(observe, partial(self._looked, machine, asked=asked), key=machine.vm_id, timeout=timeout)
+
+    def _looked(
+        self, machine: Machine, seen: Seen | None, error: Exception | None, asked: Collection[Machine] = ()
+    ) -> None:
         if not self._machines.is_current(machine):
             return
         if error is not None:
             log.warning("A machine cannot be seen vm=%s error=%s", machine.vm_id, error)
-            if isinstance(error, NotResponding):
+            if isinstance(error, NotResponding) and asked:  # rather than waited for its turn all the time
                 self._machines.update(machine, responds=False)
         elif seen is None:
             self._gone(machine, EVENT_GRACE)

@@ -31,10 +31,10 @@ class Works:
 
     def __init__(self, desk: Desk, *, held: bool) -> None:
         self._desk = desk
-        self.launcher = Launcher(desk, self._launched, self._restored)
+        self.hastening = Hastening(desk, lambda: self.launcher.launch_waiting())
+        self.launcher = Launcher(desk, self._launched, self._restored, self.hastening.is_at)
         self.button = PowerButton(desk)
         self.belongings = desk.belongings
-        self.hastening = Hastening(desk)
         self.deeds = Deeds(desk, self.launcher, self.button, self.hastening)
         self.monitors = Monitors(desk.host, desk.machines)
         self.revival = Revival(desk.host, desk.machines, desk.connection)

@@ -29,7 +29,7 @@ def create(daemon: Daemon, vmParams: Struct) -> Reply:
 
 
 def _hasten(daemon: Daemon, vmId: Uuid) -> None:
-    daemon.vms.hasten(vmId)
+    daemon.vms.hasten(vmId, DESTROY_TIMEOUT)
 
 
 @verb("destroy", key="vmId", timeout=DESTROY_TIMEOUT, ahead=_hasten, cli="vm destroy")

@@ -130,7 +130,9 @@ class Agents:
                 del self._fds[vm_id]
                 self._host.fds.drop(name_of(vm_id, AGENT))
         # What is left now was told by guests that have ended, and is not to be believed of later ones with their ids.
-        self._all_left().clear()
+        for vm_id in self._all_left():
+            self._memory().forget(vm_id)
+        self._left.clear()
         self._held_surveyor().look_around()
 
     def forget(self, machine: Machine) -> None:

@@ -5,8 +5,8 @@ It promises that every failure of libvirt leaves here as one of our errors, with
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import libvirt
@@ -53,6 +53,14 @@ class Domains:
         """Give libvirt's handle of a domain; what fails with it is said to have been `action`."""
         with meaning(action):
             yield self._connection.lookupByUUIDString(vm_id)
+
+    def there(self, vm_ids: Iterable[str]) -> list[Any]:
+        """Return the handles of those that are there. Asks for no other."""
+        found = []
+        for vm_id in vm_ids:
+            with suppress(NoSuchVm), self.get(vm_id, "looking up a domain") as domain:
+                found.append(domain)
+        return found
 
     def xml(self, vm_id: str, *, secure: bool = False) -> str:
         with self.get(vm_id, "reading the definition") as domain:

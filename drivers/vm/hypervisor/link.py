@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import libvirt
@@ -23,6 +23,7 @@ from drivers.vm.contract import NO_ERROR, Identity, Virt
 from drivers.vm.hypervisor import filters
 from drivers.vm.hypervisor.agent import LinkAgent
 from drivers.vm.hypervisor.blocks import LinkBlocks
+from drivers.vm.hypervisor.counters import Counters
 from drivers.vm.hypervisor.devices import LinkDevices
 from drivers.vm.hypervisor.domains import Domains, meaning
 from drivers.vm.hypervisor.events import EVENTS, Tell, register
@@ -40,15 +41,6 @@ __all__ = ["EVENTS", "Link", "Seen", "open_first"]
 log = logging.getLogger("libvirt")
 
 PAUSED = {libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED, libvirt.VIR_DOMAIN_CRASHED}
-
-COUNTERS = (
-    libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
-    | libvirt.VIR_DOMAIN_STATS_BALLOON
-    | libvirt.VIR_DOMAIN_STATS_VCPU
-    | libvirt.VIR_DOMAIN_STATS_INTERFACE
-    | libvirt.VIR_DOMAIN_STATS_BLOCK
-)
-"""What `vmstats.sample_of` looks at. A hypervisor that has not all of these gives the others."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -91,6 +83,7 @@ class Link:
             # Whatever the reason: this one cannot be had now.
             raise HypervisorDown(reason=f"{uri}: {error}") from error
         self._domains = Domains(self._connection)
+        self._counters = Counters(self._connection, self._domains, patient=self.row.patient_stats)
         self.devices = LinkDevices(self._domains)
         self.blocks = LinkBlocks(self._domains)
         self.tuning = LinkTuning(self._domains)
@@ -157,13 +150,14 @@ class Link:
             secrets=self.row.secrets,
         )
 
-    def statistics(self) -> dict[str, dict[str, Any]]:
-        """Return the counters of all domains, from one call. What a busy monitor would have to say is left out."""
-        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT if self.row.patient_stats else 0
-        with meaning("sampling"):
-            return {
-                domain.UUIDString(): values for domain, values in self._connection.getAllDomainStats(COUNTERS, flags)
-            }
+    def statistics(self, vm_ids: Iterable[str], *, brief: bool = False) -> dict[str, dict[str, Any]]:
+        """Return the counters of all domains. What a busy monitor would have to say is left out. See `Counters.read`."""
+        return self._counters.read(vm_ids, brief=brief)
+
+    @property
+    def ending(self) -> list[str]:
+        """The ids of domains that are being ended: `statistics` does not tell of them."""
+        return self._counters.ending
 
     def ask_monitor(self, vm_id: str) -> None:
         """Return when the domain's monitor has answered a question. Which one does not matter."""
@@ -228,7 +222,7 @@ class Link:
     def destroy(self, vm_id: str, *, politely: bool = True) -> None:
         """End the domain: politely first, which takes up to 45 seconds with one that does not answer, then by force, which
         takes 10. Raises NoSuchVm also when somebody else has ended it meanwhile."""
-        with self._domains.get(vm_id, "destroying") as domain:
+        with self._domains.get(vm_id, "destroying") as domain, self._counters.without(vm_id):
             try:
                 if politely and self._ended(domain, libvirt.VIR_DOMAIN_DESTROY_GRACEFUL):
                     return

@@ -6,7 +6,7 @@ It stands where `drivers.vm.connection.Libvirt` and `drivers.vm.hypervisor.link.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from drivers.errors import DriverError, Failed, HypervisorDown, NoSuchVm
@@ -60,6 +60,8 @@ class FakeLibvirt:
         """A list when events are held back."""
         self.silent: set[str] = set()
         """Machines of which the bulk call tells nothing that only a monitor knows."""
+        self.ending: list[str] = []
+        """Machines that are being ended."""
         self.xmls: dict[str, str] = {}
         """What the domains of machines say of themselves."""
         self.answers: dict[str, Any] = {}
@@ -114,8 +116,8 @@ class FakeLibvirt:
     def device_xml(self, vm_id: str, device: dict[str, Any], *, drive_cache: str) -> str:
         return str(device["type"])
 
-    def statistics(self) -> dict[str, dict[str, Any]]:
-        self._ask("statistics", "statistics")
+    def statistics(self, vm_ids: Iterable[str], *, brief: bool = False) -> dict[str, dict[str, Any]]:
+        self._ask("signs of life" if brief else "statistics", "statistics")
         told = {vm_id: {"cpu.time": 10**9} for vm_id in self.domains}
         return {vm_id: values | ({} if vm_id in self.silent else {"balloon.rss": 1}) for vm_id, values in told.items()}
 

@@ -224,6 +224,22 @@ def test_a_machine_that_cannot_be_seen_is_not_down(stand: Stand) -> None:
     assert stand.status(VM) == "Up"
 
 
+def test_who_only_waited_for_its_turn_says_nothing_of_the_monitor(build: Callable[..., Stand]) -> None:
+    """A look that comes behind long work on the machine is given up, and that is not the monitor's fault."""
+    stand = build(vm_command_timeout=0.05)
+    stand.run(VM)
+    go_on = threading.Event()
+    outcome = stand.deed(VM, lambda: go_on.wait(60))
+    stand.inside(lambda: stand.driver._watch.look(stand.driver._machines.get(VM)))
+    answered: list[Exception | None] = []
+    stand.workers.submit(lambda: None, lambda _, error: answered.append(error), key=VM, timeout=0.1)
+    until(lambda: answered, 60)  # that came after the look, and was given up after it
+    assert stand.stats(VM)["monitorResponse"] == "0"
+    go_on.set()
+    until(lambda: outcome, 60)
+    stand.calm()
+
+
 def test_a_sample_that_lacks_a_machine_has_it_looked_for(
     build: Callable[..., Stand], monkeypatch: pytest.MonkeyPatch
 ) -> None:

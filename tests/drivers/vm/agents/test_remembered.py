@@ -85,6 +85,14 @@ def test_of_a_guest_that_ended_nothing_is_left(start: Start, place: Place, insid
     until(lambda: not written(place), 60, "it to be forgotten")
 
 
+def test_nothing_is_left_of_a_guest_that_ended_during_an_exec(start: Start, place: Place, inside: Inside) -> None:
+    say(place, inside)
+    handed = place.hand_over()
+    handed["left"].machines.clear()
+    after = start(**handed)
+    until(lambda: not written(after), 60, "it to be forgotten")
+
+
 @pytest.mark.parametrize("wrong", ["run", "boot", "id", "bytes", "kept"])
 def test_what_is_of_another_run_or_damaged_is_not_believed(start: Start, wrong: str, base: Path) -> None:
     place = start()

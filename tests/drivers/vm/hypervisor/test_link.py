@@ -11,10 +11,12 @@ from lxml import etree
 
 from drivers.vm.conf.params import normalise
 from drivers.vm.contract import Identity
+from drivers.vm.hypervisor.counters import COUNTERS, SIGNS_OF_LIFE
 from drivers.vm.hypervisor.kinds import hypervisor_of
-from drivers.vm.hypervisor.link import COUNTERS, EVENTS, Link, open_first
+from drivers.vm.hypervisor.link import EVENTS, Link, open_first
 from drivers.vm.xml import running
 from state.release import VERSION
+from tests.drivers.vm.conftest import OTHER as MISSING
 from tests.drivers.vm.conftest import VM
 
 FILTERED = {"type": "interface", "device": "bridge", "network": "br0", "filter": "no-mac-spoofing", "name": "tap0"}
@@ -70,6 +72,7 @@ class Asked:
 
     def __init__(self, connection: Any) -> None:
         self.masks: list[int] = []
+        self.lists: list[list[str]] = []
         self._connection = connection
 
     def __getattr__(self, name: str) -> Any:
@@ -79,12 +82,39 @@ class Asked:
         self.masks.append(mask)
         return self._connection.getAllDomainStats(mask, flags)
 
+    def domainListGetStats(self, domains: list[Any], mask: int, flags: int) -> Any:
+        self.masks.append(mask)
+        self.lists.append([domain.UUIDString() for domain in domains])
+        return self._connection.domainListGetStats(domains, mask, flags)
+
 
 def test_only_what_statistics_need_is_asked_for(link: Link) -> None:
-    asked = link._connection = Asked(link._connection)
+    asked = link._counters._connection = Asked(link._connection)
     # The mock has none of the counters: the domain must be there all the same.
-    assert set(link.statistics()) >= {domain.UUIDString() for domain in link._connection.listAllDomains()} != set()
-    assert asked.masks == [COUNTERS]
+    there = {domain.UUIDString() for domain in link._connection.listAllDomains()}
+    assert set(link.statistics([])) >= there != set()
+    assert set(link.statistics([], brief=True)) >= there
+    assert asked.masks == [COUNTERS, SIGNS_OF_LIFE]
+
+
+def test_a_domain_that_is_being_ended_holds_up_no_statistics(link: Link) -> None:
+    (there,) = (domain.UUIDString() for domain in link._connection.listAllDomains())
+    asked = link._counters._connection = Asked(link._connection)
+    with link._counters.without(VM):
+        assert set(link.statistics([VM, there, MISSING])) == {there}
+        assert link.ending == [VM]
+    with link._counters.without(there):
+        assert link.statistics([there]) == {}
+    assert (asked.lists, link.ending) == ([[there]], [])
+    told: list[list[str]] = []
+
+    def end(domain: Any, flags: int) -> bool:
+        told.append(list(link.ending))
+        return True
+
+    link._ended = end  # type: ignore[method-assign]
+    link.destroy(there)
+    assert (told, link.ending) == ([[there]], [])
 
 
 def test_what_is_not_known_of_a_machine_is_left_out(link: Link) -> None:
