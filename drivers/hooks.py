@@ -34,6 +34,8 @@ MODULES = "/usr/share/vdsm"
 STOP = 2
 TIMEOUT = 60.0
 LARGEST = 16 << 20
+LEADING = ("LD_", "PYTHON", "BASH_", "PERL5", "RUBY", "NODE_", "GCONV_PATH", "PATH", "HOME", "ENV", "IFS", "SHELLOPTS")
+"""How variables begin that say which code a script runs: for the operator to set, and not for whoever may name properties."""
 TICK = 1_000_000_000
 """Nanoseconds within which two changes of a folder may bear the same time, with much room."""
 
@@ -216,11 +218,11 @@ class Hooks:
 
 
 def _texts(properties: Mapping[str, object]) -> dict[str, str]:
-    """Return what can be a variable. What cannot is left out: no script can have been written for it."""
+    """Return what can be a variable, and leads no script astray. No script can have been written for the rest."""
     return {
         str(name): str(value)
         for name, value in properties.items()
-        if name and "=" not in str(name) and "\0" not in f"{name}{value}"
+        if name and "=" not in str(name) and "\0" not in f"{name}{value}" and not str(name).startswith(LEADING)
     }
 
 

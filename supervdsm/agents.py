@@ -25,6 +25,7 @@ QUIET = {"PYTHONWARNINGS": "ignore"}
 TALKATIVE = {"verbose", "verbose_level"}
 """With these an agent writes the commands that it runs to the system's log, secrets and all."""
 PATIENCE = 30.0
+"""Seconds that an agent gets to say what it takes, and no more than half of those that there are for all of it."""
 IPMITOOL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ipmitool.sh")
 IPMITOOL_PATH, PASSWORDS = "ipmitool_path", ("passwd", "password")
 MASK = "********"
@@ -46,7 +47,7 @@ def plain(name: str) -> str:
     return name.strip().replace("-", "_")
 
 
-def taken(path: str, patience: float = PATIENCE) -> Taken | None:
+def taken(path: str, patience: float) -> Taken | None:
     """Ask the agent which options it takes. None when it does not say."""
     with open(path, "rb") as program:
         content = program.read(1 << 20)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from typing import Literal
 
-from supervdsm.agents import MASK, Line, Taken, plain, taken, text, told
+from supervdsm.agents import MASK, PATIENCE, Line, Taken, plain, taken, text, told
 from supervdsm.errors import Invalid, NotAllowed, NotFound
 from supervdsm.meanings import meaning
 from supervdsm.programs import run
@@ -79,7 +79,7 @@ def fence(
     given = [*lines.items(), *_options(options)]
     for name, value in given:
         _check_value(name, value or "")
-    takes = taken(path, patience=deadline - time.monotonic())
+    takes = taken(path, patience=min(PATIENCE, (deadline - time.monotonic()) / 2))
     _check_taken(given, takes)
     tell = told(given, takes)
     if tell.left_out:

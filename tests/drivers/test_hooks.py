@@ -82,6 +82,13 @@ def test_a_script_may_put_another_file_in_place(folder: Folder) -> None:
     assert folder.hooks.run("before_vm_start", "old") == "new\n"
 
 
+def test_no_property_says_which_code_a_script_runs(folder: Folder) -> None:
+    folder.add("before_vm_start", "one", 'echo "$PATH|$LD_PRELOAD|$BASH_ENV|$PYTHONPATH|$path" > $_hook_domxml')
+    names = ("PATH", "LD_PRELOAD", "BASH_ENV", "PYTHONPATH", "path")
+    left = folder.hooks.run("before_vm_start", "", custom=dict.fromkeys(names, "/evil"), device={"LD_AUDIT": "/evil"})
+    assert left.count("/evil") == 1 and left.endswith("|/evil\n")
+
+
 def test_the_environment_has_properties_and_the_machines_win(folder: Folder) -> None:
     folder.add("before_nic_hotplug", "one", 'echo "$vmId $colour $size ${FROM_SNAPSHOT:-no}" > $_hook_domxml')
     got = folder.hooks.run(

@@ -61,6 +61,40 @@ def test_without_a_place_for_a_new_one_the_old_one_goes_on(log: Path, say: Say) 
     assert log.read_text() == "three\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to lose")
+@pytest.mark.parametrize("trap", ["link", "hard link", "theirs", "fifo", "link above"])
+def test_root_follows_a_moved_file_to_none_that_somebody_else_has_put_there(tmp_path: Path, trap: str) -> None:
+    folder, precious = tmp_path / "log", tmp_path / "precious"
+    folder.mkdir()
+    precious.write_text("precious")
+    log = folder / "supervdsm.log"
+    handler = RootsLog(str(folder))
+    log.rename(folder / "moved")
+    if trap == "link":
+        log.symlink_to(precious)
+    elif trap == "hard link":
+        log.hardlink_to(precious)
+    elif trap == "theirs":
+        log.touch()
+        os.chown(log, 65534, 65534)
+    elif trap == "fifo":
+        os.mkfifo(log)
+        reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)  # or it could not be opened at all
+    else:
+        other = folder.rename(tmp_path / "other")
+        (tmp_path / "elsewhere").mkdir()
+        folder.symlink_to("elsewhere")
+        os.chown(folder, 65534, 65534, follow_symlinks=False)
+        folder = other
+    handler.handle(logging.LogRecord("", logging.INFO, "", 0, "one", None, None))
+    assert (folder / "moved").read_text() == "one\n" and precious.read_text() == "precious"
+    assert not list(tmp_path.glob("elsewhere/*"))
+    if trap == "fifo":
+        assert os.read(reader, 10) == b""
+        os.close(reader)
+    handler.stream.close()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="logrotate becomes another user")
 @pytest.mark.skipif(shutil.which("logrotate") is None, reason="not installed: logrotate")
