@@ -19,7 +19,7 @@ from drivers.base import Host, Owner
 from drivers.hooks import Hooks
 from drivers.network.driver import NetworkDriver
 from drivers.storage.driver import StorageDriver
-from drivers.storage.notes import Notes
+from drivers.storage.images.notes import Notes
 from drivers.storage.tasks.opening import open_tasks
 from drivers.storage.tasks.owner import Tasks
 from drivers.vm.driver import VmDriver
@@ -246,7 +246,7 @@ class Daemon:
 
     def _sweep(self, domain: str) -> None:
         """Remove what a run that was cut off has left on a storage domain. In a worker."""
-        from drivers.storage import streaming  # imported by now (vdsmd.deferred)
+        from drivers.storage.images import streaming  # imported by now (vdsmd.deferred)
 
         streaming.sweep(self.tasks, Notes(self.config.paths.lib_dir), domain, self.workers.submit)
 

@@ -15,22 +15,22 @@ import msgspec
 
 from drivers.base import Host
 from drivers.storage.contract import is_uuid, settings
-from drivers.storage.keeping import Keeping
+from drivers.storage.helpers.remotes import Remotes
+from drivers.storage.leases.keeping import Keeping
 from drivers.storage.record import StorageRecord
-from drivers.storage.remotes import Remotes
 from state.process import boot_id
 from state.records import Entry, Record, RecordError, decode, encode, pack, unpack
 
 if TYPE_CHECKING:
-    from drivers.storage.connections import Connections
-    from drivers.storage.domains import Domains
-    from drivers.storage.isos import Isos
-    from drivers.storage.making import Maker
-    from drivers.storage.monitors import Monitors
+    from drivers.storage.connections.connections import Connections
+    from drivers.storage.domains.domains import Domains
+    from drivers.storage.domains.isos import Isos
+    from drivers.storage.domains.making import Maker
+    from drivers.storage.domains.monitors import Monitors
     from drivers.storage.parts import Parts
-    from drivers.storage.pools import Pools
-    from drivers.storage.spm import Spm, Work
-    from drivers.storage.spools import PoolSpool
+    from drivers.storage.pools.pools import Pools
+    from drivers.storage.pools.spm import Spm, Work
+    from drivers.storage.pools.spools import PoolSpool
 
 log = logging.getLogger("storage")
 
@@ -130,8 +130,8 @@ class StorageDriver:
         self.parts.drives.release(drive)
 
     def promised(self) -> dict[str, Any]:
-        """Return what can be relied on here: see `drivers.storage.promises.told`. In a worker."""
-        from drivers.storage import promises  # imported by now (vdsmd.deferred)
+        """Return what can be relied on here: see `drivers.storage.leases.promises.told`. In a worker."""
+        from drivers.storage.leases import promises  # imported by now (vdsmd.deferred)
 
         return promises.told()
 

@@ -12,12 +12,12 @@ import os
 from typing import Any
 
 from drivers.errors import DriverError
-from drivers.storage import volumes
 from drivers.storage.contract import ISO_IMAGE, Class, is_uuid
-from drivers.storage.domains import Domains
+from drivers.storage.domains.domains import Domains
 from drivers.storage.errors import NoSuchDomain
-from drivers.storage.pool_fields import ACTIVE
-from drivers.storage.pools import Pools
+from drivers.storage.images import volumes
+from drivers.storage.pools.fields import ACTIVE
+from drivers.storage.pools.pools import Pools
 from drivers.vm.changes.images import Paths
 from drivers.vm.errors import ImageUnavailable
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from drivers.base import Host
-from drivers.storage.connections import Connections
-from drivers.storage.connector import Connector
+from drivers.storage.connections.connections import Connections
+from drivers.storage.connections.connector import Connector
 from drivers.storage.contract import Settings
-from drivers.storage.domains import Domains
+from drivers.storage.domains.domains import Domains
+from drivers.storage.domains.isos import Isos
+from drivers.storage.domains.making import Maker
+from drivers.storage.domains.monitors import Monitors
 from drivers.storage.drives import Drives
-from drivers.storage.hostids import HostIds
-from drivers.storage.isos import Isos
-from drivers.storage.keeping import Keeping
-from drivers.storage.leasing import Leasing
-from drivers.storage.links import Links
-from drivers.storage.making import Maker
-from drivers.storage.monitors import Monitors
-from drivers.storage.ovfs import Ovfs
-from drivers.storage.pool_making import PoolMaker
-from drivers.storage.pool_members import Members
-from drivers.storage.pools import Pools
-from drivers.storage.remotes import Remotes
-from drivers.storage.spm import Spm
-from drivers.storage.spools import Spools
+from drivers.storage.helpers.remotes import Remotes
+from drivers.storage.leases.hostids import HostIds
+from drivers.storage.leases.keeping import Keeping
+from drivers.storage.leases.leasing import Leasing
+from drivers.storage.pools.links import Links
+from drivers.storage.pools.making import PoolMaker
+from drivers.storage.pools.members import Members
+from drivers.storage.pools.ovfs import Ovfs
+from drivers.storage.pools.pools import Pools
+from drivers.storage.pools.spm import Spm
+from drivers.storage.pools.spools import Spools
 
 
 class Parts:

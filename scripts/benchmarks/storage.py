@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from drivers.storage.volume_metadata import Allocation, Format, VolumeRole, encode, fresh
+from drivers.storage.images.volume_metadata import Allocation, Format, VolumeRole, encode, fresh
 from scripts.benchmarks import endurance, silence
 from scripts.benchmarks.client import Client, percentile, request
 from scripts.benchmarks.lab import Lab, say

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from drivers.storage.contract import BLANK, is_uuid
 from drivers.storage.edge import failing
 from drivers.storage.errors import InvalidParameter
-from drivers.storage.image_errors import (
+from drivers.storage.images.errors import (
     CopyFailed,
     ImageActionFailed,
     ImageDeletionFailed,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @verb("getImagesList", gated=False, message="OK", timeout=TIMEOUT, cli="image list")
 def get_images_list(daemon: Daemon, sdUUID: Uuid) -> Reply:
     """Return the images of a storage domain, as `imageslist`."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     with failing(ImageActionFailed, "listing images", sdUUID):
         return {"imageslist": volumes.images(daemon.storage.domains, sdUUID)}
@@ -46,7 +46,7 @@ def prepare_image(
     Returns `path`, the volume's data on this host; `info`, that volume, and `imgVolumesInfo`, all of its chain, base first.
     """
     # Of no pool is anything asked: the engine's own machine is started by agents that name none, before any is connected.
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     run_dir = daemon.config.paths.run_dir
     with failing(ImageActionFailed, f"preparing image {imgUUID}", sdUUID):
@@ -56,7 +56,7 @@ def prepare_image(
 @verb("teardownImage", gated=False, key="imgUUID", message="OK", timeout=TIMEOUT, cli="image teardown")
 def teardown_image(daemon: Daemon, spUUID: Uuid, sdUUID: Uuid, imgUUID: Uuid, volUUID: Uuid = "") -> Reply:
     """A guest does not need the image any more."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     if volUUID and not is_uuid(volUUID):
         raise InvalidParameter(what="volUUID", reason=f"{volUUID[:100]!r} is not a UUID")
@@ -198,7 +198,7 @@ def merge_snapshots(
 def reconcile_volume_chain(daemon: Daemon, spUUID: Uuid, sdUUID: Uuid, imgUUID: Uuid, leafUUID: Uuid) -> Reply:
     """Correct the metadata of volumes that a guest has merged, by their data. Returns the chain, as `volumes`, base
     first."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     spm_of(daemon, spUUID)
     with failing(ImageActionFailed, f"reading the chain of image {imgUUID}", sdUUID):

@@ -39,7 +39,7 @@ def connect_storage_pool(
     `domainsMap`: the states (active, attached, locked, unknown) of the pool's domains by id, where the client keeps the list;
     left out, the list on the master domain counts. The connection outlives a restart of this daemon.
     """
-    from drivers.storage.pool_errors import PoolConnectionFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.errors import PoolConnectionFailed  # imported by now (vdsmd.deferred)
 
     told = domainsMap if isinstance(domainsMap, dict) and domainsMap else None
     with failing(PoolConnectionFailed, f"connecting pool {spUUID}"):
@@ -52,8 +52,8 @@ def disconnect_storage_pool(
     daemon: Daemon, spUUID: Uuid, hostID: Number, scsiKey: Ignored, remove: Truthy = False
 ) -> Reply:
     """Let go of a storage pool; `remove`: of its directory in the repository too. The SPM of the pool cannot."""
-    from drivers.storage.pool_errors import PoolDisconnectionFailed  # imported by now (vdsmd.deferred)
-    from drivers.storage.pools import check_host_id
+    from drivers.storage.pools.errors import PoolDisconnectionFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.pools import check_host_id
 
     check_host_id(hostID)
     with failing(PoolDisconnectionFailed, f"disconnecting pool {spUUID}"):
@@ -80,8 +80,8 @@ def create_storage_pool(
 
     `masterDom`, one of them, keeps what is known of the pool. It is active then, and the others are attached. This host does
     not connect to it."""
-    from drivers.storage.pool_errors import PoolCreationFailed  # imported by now (vdsmd.deferred)
-    from drivers.storage.pool_making import Timing
+    from drivers.storage.pools.errors import PoolCreationFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.making import Timing
 
     timing = Timing(lockRenewalIntervalSec, leaseTimeSec, ioOpTimeoutSec, leaseRetries)
     with failing(PoolCreationFailed, f"creating pool {spUUID}", masterDom):
@@ -92,7 +92,7 @@ def create_storage_pool(
 @verb("destroyStoragePool", gated=False, key="spUUID", message="OK", timeout=LONG_TIMEOUT, cli="pool destroy")
 def destroy_storage_pool(daemon: Daemon, spUUID: Uuid, hostID: Number, scsiKey: Ignored) -> Reply:
     """Take a storage pool apart: its domains are in none then, with all their images. Only the SPM can, under its own id."""
-    from drivers.storage.pool_errors import PoolDestroyFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.errors import PoolDestroyFailed  # imported by now (vdsmd.deferred)
 
     with failing(PoolDestroyFailed, f"destroying pool {spUUID}"):
         parts(daemon).pool_maker.destroy(spUUID, hostID)
@@ -118,8 +118,8 @@ def reconstruct_master(
 
     The pool must not be connected on this host. `domDict` has the states of its domains by id; `masterVersion` must be higher
     than that of the master that was lost."""
-    from drivers.storage.pool_errors import ReconstructFailed  # imported by now (vdsmd.deferred)
-    from drivers.storage.pool_making import Timing
+    from drivers.storage.pools.errors import ReconstructFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.making import Timing
 
     timing = Timing(lockRenewalIntervalSec, leaseTimeSec, ioOpTimeoutSec, leaseRetries)
     with failing(ReconstructFailed, f"reconstructing the master of pool {spUUID}", masterDom):
@@ -131,7 +131,7 @@ def reconstruct_master(
 def refresh_storage_pool(daemon: Daemon, spUUID: Uuid, msdUUID: Uuid, masterVersion: Number) -> Reply:
     """See anew which domains are in a storage pool. One of which `msdUUID` is not the master in `masterVersion` is
     disconnected. The SPM knows already, and does nothing."""
-    from drivers.storage.pool_errors import PoolActionFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.errors import PoolActionFailed  # imported by now (vdsmd.deferred)
 
     with failing(PoolActionFailed, f"refreshing pool {spUUID}", msdUUID):
         parts(daemon).pools.refresh(spUUID, msdUUID, masterVersion)
@@ -144,7 +144,7 @@ def get_storage_pool_info(daemon: Daemon, spUUID: Uuid) -> Reply:
 
     And what each of its domains is, as `dominfo`, by id: `status`, and sizes in bytes as strings for those that are active and
     can be reached."""
-    from drivers.storage.pool_errors import PoolActionFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.errors import PoolActionFailed  # imported by now (vdsmd.deferred)
 
     with failing(PoolActionFailed, f"reading pool {spUUID}"):
         spm = parts(daemon).spm.status(spUUID)
@@ -161,7 +161,7 @@ def get_connected_storage_pools_list(daemon: Daemon) -> Reply:
 @verb("setStoragePoolDescription", gated=False, key="spUUID", message="OK", timeout=TIMEOUT, cli="pool describe")
 def set_storage_pool_description(daemon: Daemon, spUUID: Uuid, description: str) -> Reply:
     """Set the name of a storage pool: up to 50 characters. Only the SPM can."""
-    from drivers.storage.pool_errors import PoolActionFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.errors import PoolActionFailed  # imported by now (vdsmd.deferred)
 
     with failing(PoolActionFailed, f"describing pool {spUUID}"):
         parts(daemon).members.describe(spUUID, description)
@@ -172,7 +172,7 @@ def set_storage_pool_description(daemon: Daemon, spUUID: Uuid, description: str)
 def upgrade_storage_pool(daemon: Daemon, spUUID: Uuid, targetDomVersion: Number) -> Reply:
     """Bring the data domains of a storage pool to a version: 3, 4 or 5. Those that are not active, or cannot be reached, follow
     when they are activated. Only the SPM can. Returns `upgradeStatus`, "started"."""
-    from drivers.storage.pool_errors import PoolActionFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.errors import PoolActionFailed  # imported by now (vdsmd.deferred)
 
     with failing(PoolActionFailed, f"upgrading pool {spUUID}"):
         parts(daemon).members.upgrade(spUUID, targetDomVersion)
@@ -184,7 +184,7 @@ def get_image_domains_list(daemon: Daemon, spUUID: Uuid, imgUUID: Uuid) -> Reply
     """Return the domains of a storage pool that an image is on.
 
     As `domainslist`; only active ones are looked at."""
-    from drivers.storage.pool_errors import DomainListFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.errors import DomainListFailed  # imported by now (vdsmd.deferred)
 
     with failing(DomainListFailed, f"looking for image {imgUUID}"):
         return {"domainslist": parts(daemon).pools.domains_with(spUUID, imgUUID)}
@@ -210,8 +210,8 @@ def spm_start(
     sanlock's lease on the master domain keeps other hosts out. Where sanlock does not run, or the domain has version 0, a
     local directory is locked for this machine alone, and storage that others may reach is refused.
     """
-    from drivers.storage import spm_tasks  # imported by now (vdsmd.deferred)
-    from drivers.storage.pool_errors import SpmStartFailed
+    from drivers.storage.pools import spm_tasks  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.errors import SpmStartFailed
 
     with failing(SpmStartFailed, f"becoming the SPM of pool {spUUID}"):
         return {"uuid": spm_tasks.submit(daemon.tasks, spUUID, None if domVersion in (None, -1) else domVersion)}
@@ -220,7 +220,7 @@ def spm_start(
 @verb("spmStop", gated=False, key="spUUID", message="OK", timeout=TIMEOUT, cli="spm stop")
 def spm_stop(daemon: Daemon, spUUID: Uuid) -> Reply:
     """Be the SPM of a storage pool no more. Refused while one of its tasks has not ended."""
-    from drivers.storage.pool_errors import SpmStopFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.errors import SpmStopFailed  # imported by now (vdsmd.deferred)
 
     with failing(SpmStopFailed, f"giving up the SPM of pool {spUUID}"):
         parts(daemon).spm.end(spUUID)
@@ -231,7 +231,7 @@ def spm_stop(daemon: Daemon, spUUID: Uuid) -> Reply:
 def get_spm_status(daemon: Daemon, spUUID: Uuid) -> Reply:
     """Return who is the SPM of a storage pool, as `spm_st`: this host's role as `spmStatus` (SPM, Contend or Free), the id of
     the host that is it as `spmId` (-1: none), and how often there has been one as `spmLver`."""
-    from drivers.storage.pool_errors import MasterUnreadable  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.errors import MasterUnreadable  # imported by now (vdsmd.deferred)
 
     with failing(MasterUnreadable, f"reading the SPM of pool {spUUID}"):
         return {"spm_st": parts(daemon).spm.status(spUUID)}
@@ -242,7 +242,7 @@ def fence_spm_storage(daemon: Daemon, spUUID: Uuid, lastOwner: Number, lastLver:
     """Note that the SPM of a storage pool is dead.
 
     A host that lives keeps its lease all the same. Returns what getSpmStatus does."""
-    from drivers.storage.pool_errors import SpmFenceFailed  # imported by now (vdsmd.deferred)
+    from drivers.storage.pools.errors import SpmFenceFailed  # imported by now (vdsmd.deferred)
 
     with failing(SpmFenceFailed, f"fencing the SPM of pool {spUUID}"):
         return {"spm_st": parts(daemon).spm.fence(spUUID)}

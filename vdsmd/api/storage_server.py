@@ -11,7 +11,7 @@ from vdsmd.api.table import Reply, verb
 from vdsmd.api.wire import Number, Struct, Uuid
 
 if TYPE_CHECKING:
-    from drivers.storage.connections import Outcome
+    from drivers.storage.connections.connections import Outcome
     from vdsmd.daemon import Daemon
 
 # What a server that is away may take (`[irs] mount_timeout`), also when somebody else is just trying it, too.

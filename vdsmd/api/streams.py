@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drivers.errors import DriverError
-from drivers.storage import streaming
 from drivers.storage.contract import is_uuid
 from drivers.storage.edge import failing
 from drivers.storage.errors import DomainActionFailed, StorageHangs
+from drivers.storage.images import streaming
 from drivers.storage.tasks.contract import State
 from drivers.storage.tasks.engine import Attendance
 from drivers.storage.tasks.errors import Departing

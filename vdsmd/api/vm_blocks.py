@@ -34,7 +34,7 @@ def disk_size_extend(daemon: Daemon, vmId: Uuid, driveSpecs: Struct, newSize: Si
 
 
 def _grow(daemon: Daemon, volume: dict[str, Any], size: int) -> int:
-    from drivers.storage import growing  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import growing  # imported by now (vdsmd.deferred)
 
     for name in ("domainID", "imageID", "volumeID"):
         if not volume.get(name):
@@ -51,7 +51,7 @@ def get_disk_alignment(daemon: Daemon, vmId: Uuid, driveSpecs: Struct) -> Reply:
     Only for what no virtual machine uses: `vmId` is the blank id. `driveSpecs` has `poolID`, `domainID`, `imageID` and
     `volumeID` of a volume, or the `GUID` of a device.
     """
-    from drivers.storage import alignment  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import alignment  # imported by now (vdsmd.deferred)
 
     if vmId != NO_MACHINE:
         raise NotBuilt(verb="Looking at a disk that a virtual machine uses")

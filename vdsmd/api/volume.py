@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from drivers.storage.contract import BLANK, is_uuid
 from drivers.storage.edge import failing
 from drivers.storage.errors import InvalidParameter
-from drivers.storage.image_errors import (
+from drivers.storage.images.errors import (
     ImageActionFailed,
     VolumeAccessFailed,
     VolumeCreationFailed,
@@ -21,7 +21,7 @@ from vdsmd.api.table import Reply, verb
 from vdsmd.api.wire import BoolLike, Ignored, Number, Size, Truthy, Uuid
 
 if TYPE_CHECKING:
-    from drivers.storage.images import Images
+    from drivers.storage.images.images import Images
     from vdsmd.daemon import Daemon
 
 # Longer than what the storage gets to answer, so that it is said that it does not.
@@ -33,7 +33,7 @@ SECTOR = 512
 
 def images(daemon: Daemon) -> Images:
     """Return what begins tasks on images and volumes."""
-    from drivers.storage.images import Images  # imported by now (vdsmd.deferred); not for the first answer
+    from drivers.storage.images.images import Images  # imported by now (vdsmd.deferred); not for the first answer
 
     return Images(daemon.tasks)
 
@@ -133,7 +133,7 @@ def extend_volume(
     isShuttingDown: Ignored = False,
 ) -> Reply:
     """Give a thin volume more room on block storage. Files take room as they need it: nothing is to be done for them."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     spm_of(daemon, spUUID)
     with failing(VolumeExtensionFailed, f"extending volume {volUUID}", sdUUID):
@@ -144,7 +144,7 @@ def extend_volume(
 @verb("getVolumeInfo", gated=False, message="OK", timeout=TIMEOUT, cli="volume info")
 def get_volume_info(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, volUUID: Uuid) -> Reply:
     """Return what a volume is, as `info`: sizes in bytes as strings, its parent, children, legality and status."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     with failing(VolumeReadFailed, f"reading volume {volUUID}", sdUUID):
         return {"info": volumes.info(daemon.storage.domains, sdUUID, imgUUID, volUUID)}
@@ -153,7 +153,7 @@ def get_volume_info(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, v
 @verb("getVolumePath", gated=False, message="OK", timeout=TIMEOUT, cli="volume path")
 def get_volume_path(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, volUUID: Uuid) -> Reply:
     """Return where a volume's data are on this host, as `path`."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     with failing(VolumeReadFailed, f"finding volume {volUUID}", sdUUID):
         there, _volume = volumes.find_volume(daemon.storage.domains, sdUUID, imgUUID, volUUID)
@@ -164,7 +164,7 @@ def get_volume_path(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, v
 def get_volume_size(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, volUUID: Uuid) -> Reply:
     """Return the size of a volume: how long its data are (`apparentsize`), and what room they take (`truesize`). Strings, in
     bytes."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     with failing(VolumeReadFailed, f"measuring volume {volUUID}", sdUUID):
         return volumes.size(daemon.storage.domains, sdUUID, imgUUID, volUUID)
@@ -173,7 +173,7 @@ def get_volume_size(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, v
 @verb("volumeSetSize", gated=False, key="imgUUID", message="OK", timeout=TIMEOUT)
 def volume_set_size(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, volUUID: Uuid, newSize: Number) -> Reply:
     """Note the size of a volume, after its guest's disk was resized: `newSize` bytes. Less than 1: as long as its data are."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     with failing(VolumeWriteFailed, f"changing volume {volUUID}", sdUUID):
         volumes.set_size(daemon.storage.domains, sdUUID, imgUUID, volUUID, newSize)
@@ -183,7 +183,7 @@ def volume_set_size(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, v
 @verb("refreshVolume", gated=False, message="OK", timeout=TIMEOUT)
 def refresh_volume(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, volUUID: Uuid) -> Reply:
     """See a volume as it is now. Files are never seen otherwise: that it is there is all that is checked."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     with failing(VolumeReadFailed, f"refreshing volume {volUUID}", sdUUID):
         volumes.find_volume(daemon.storage.domains, sdUUID, imgUUID, volUUID)
@@ -195,7 +195,7 @@ def set_volume_description(
     daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, volUUID: Uuid, description: str
 ) -> Reply:
     """Change the description of a volume: one line."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     spm_of(daemon, spUUID)
     with failing(VolumeWriteFailed, f"changing volume {volUUID}", sdUUID):
@@ -208,7 +208,7 @@ def set_volume_legality(
     daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, volUUID: Uuid, legality: str
 ) -> Reply:
     """Say whether a volume may be used: LEGAL, ILLEGAL or FAKE."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     spm_of(daemon, spUUID)
     with failing(VolumeWriteFailed, f"changing volume {volUUID}", sdUUID):
@@ -221,7 +221,7 @@ def prepare_volume(
     daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, volUUID: Uuid, rw: Truthy = True
 ) -> Reply:
     """Have a volume ready to be used by a guest. Newer: prepareImage."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     if not is_uuid(volUUID):  # the empty one would mean the last of the chain
         raise InvalidParameter(what="volUUID", reason=f"{volUUID[:100]!r} is not a UUID")
@@ -233,7 +233,7 @@ def prepare_volume(
 @verb("teardownVolume", gated=False, key="imgUUID", message="OK", timeout=TIMEOUT)
 def teardown_volume(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid, volUUID: Uuid) -> Reply:
     """A guest does not need the volume any more, which must have been prepared. Newer: teardownImage."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     run_dir = daemon.config.paths.run_dir
     with failing(VolumeAccessFailed, f"tearing down volume {volUUID}", sdUUID):
@@ -255,7 +255,7 @@ def upload_volume(
 ) -> Reply:
     """Put into a volume what a file of this host has, one that everybody here may read (`method` rsync), or what a URL gives
     (wget). Answers when that is done; 8 may be on their way at a time. `size` is of no use for files. Newer: PUT."""
-    from drivers.storage import waiting  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import waiting  # imported by now (vdsmd.deferred)
 
     pool = spm_of(daemon, spUUID)
     if size < 0:
@@ -274,7 +274,7 @@ def upload_volume(
 @verb("getVolumesList", gated=False, message="OK", timeout=TIMEOUT, cli="volume list")
 def get_volumes_list(daemon: Daemon, sdUUID: Uuid, spUUID: Uuid, imgUUID: Uuid = BLANK) -> Reply:
     """Return the volumes of a storage domain, or of one image, as `uuidlist`."""
-    from drivers.storage import volumes  # imported by now (vdsmd.deferred)
+    from drivers.storage.images import volumes  # imported by now (vdsmd.deferred)
 
     with failing(VolumeReadFailed, "listing volumes", sdUUID):
         return {"uuidlist": volumes.names(daemon.storage.domains, sdUUID, imgUUID)}

@@ -1,7 +1,7 @@
 """Deeds: what a helper does when it is asked, each a function over its root and a path beneath it.
 
 It promises that what is written is either whole and on the disk when the deed has returned, or the old bytes are still there.
-Raises OSError and nothing else for what the storage does. `drivers.storage.files` is how the daemon calls them.
+Raises OSError and nothing else for what the storage does. `drivers.storage.helpers.files` is how the daemon calls them.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from drivers.storage.files import Files
+from drivers.storage.helpers.files import Files
 from drivers.storage.tasks.contract import RESULT
 from drivers.storage.tasks.record import Task, is_id, judge
 from state.records import RecordError

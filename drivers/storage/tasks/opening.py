@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from drivers.base import Host
-from drivers.storage.notes import Notes
+from drivers.storage.images.notes import Notes
 from drivers.storage.tasks.engine import Limits
 from drivers.storage.tasks.owner import Tasks
 

@@ -17,8 +17,7 @@ from drivers.base import Host
 from drivers.vm.contract import CARRIER, name_of
 from drivers.vm.travel.carrier import ORDER_FD, Done, Order, done_path
 from state.children import Exit
-
-ROOT = os.path.abspath(f"{__file__}/../../../..")
+from state.release import ROOT
 
 
 class Carriers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from drivers.storage.streaming import begin_receiving
+from drivers.storage.images.streaming import begin_receiving
 from drivers.storage.tasks.engine import Attendance
 from tests.drivers.storage.images_stand import COW, PREALLOCATED, RAW, Scene, copy, create, new_id
 from tests.drivers.storage.tasks_stand import OTHER, POOL, SD, Farm

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from drivers.storage.chains import broken, find, load
+from drivers.storage.images.chains import broken, find, load
 from tests.drivers.storage.tasks_stand import OTHER, POOL, SD, Farm, Local
 
 COW, RAW = 4, 5

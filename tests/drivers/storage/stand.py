@@ -17,12 +17,12 @@ import msgspec
 
 from drivers.base import Host
 from drivers.storage.contract import Settings, Type
-from drivers.storage.directory import Directory
 from drivers.storage.driver import StorageDriver
+from drivers.storage.helpers.directory import Directory
+from drivers.storage.helpers.remotes import Remotes
 from drivers.storage.outside.deeds import DEEDS
 from drivers.storage.outside.probe import try_direct
 from drivers.storage.record import StorageRecord
-from drivers.storage.remotes import Remotes
 from state.children import Child, ChildTable
 from state.directory import StateDirectory
 from state.fds import FdTable, Held

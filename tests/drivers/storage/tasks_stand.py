@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from drivers.storage import images as planning
 from drivers.storage.contract import Class, Domain, Type
 from drivers.storage.errors import NoSuchDomain
-from drivers.storage.files import Files
-from drivers.storage.images import Images
-from drivers.storage.notes import Notes
+from drivers.storage.helpers.files import Files
+from drivers.storage.images import images as planning
+from drivers.storage.images.images import Images
+from drivers.storage.images.notes import Notes
 from drivers.storage.outside.deeds import DEEDS
 from drivers.storage.tasks.dump import Spool
 from drivers.storage.tasks.engine import Limits

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from drivers.errors import Failed
-from drivers.storage.alignment import alignment, of_device, partitions
 from drivers.storage.errors import InvalidParameter
+from drivers.storage.images.alignment import alignment, of_device, partitions
 from tests.drivers.storage import images_stand
 from tests.drivers.storage.images_stand import COW, RAW, create, new_id
 from tests.drivers.storage.tasks_stand import SD, Farm

@@ -11,17 +11,17 @@ from typing import Any, cast
 
 import pytest
 
-from drivers.storage import waiting
-from drivers.storage.changing import change_meta, read_meta
 from drivers.storage.contract import BLANK
 from drivers.storage.errors import HelperLost
-from drivers.storage.keeping import Keeping
-from drivers.storage.leasing import Leasing
-from drivers.storage.steps import rewrite
+from drivers.storage.images import waiting
+from drivers.storage.images.changing import change_meta, read_meta
+from drivers.storage.images.steps import rewrite
+from drivers.storage.images.volume_metadata import Allocation, Format, VolumeRole, encode, fresh
+from drivers.storage.leases.keeping import Keeping
+from drivers.storage.leases.leasing import Leasing
 from drivers.storage.tasks.errors import TooManyWait
 from drivers.storage.tasks.owner import Tasks
 from drivers.storage.toil import _Redirects
-from drivers.storage.volume_metadata import Allocation, Format, VolumeRole, encode, fresh
 from tests.drivers.storage.tasks_stand import PATIENCE, SD, Local
 from vdsmd.api import volume as verbs
 from vdsmd.api.table import TABLE

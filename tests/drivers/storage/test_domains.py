@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from drivers.errors import DriverError
-from drivers.storage import metadata
 from drivers.storage.contract import Class, Type
+from drivers.storage.domains import metadata
 from drivers.storage.errors import (
     CannotFormatAttached,
     DescriptionTooLong,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from drivers.errors import Failed
-from drivers.storage.files import Files
+from drivers.storage.helpers.files import Files
 from tests.drivers.storage.stand import Direct, Stand
 
 OUT = "outside.txt"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from drivers.storage.chains import load
-from drivers.storage.growing import NotWritable, grow
-from drivers.storage.image_errors import NoSuchVolume, SizeImpossible, VolumeExtensionFailed
+from drivers.storage.images.chains import load
+from drivers.storage.images.errors import NoSuchVolume, SizeImpossible, VolumeExtensionFailed
+from drivers.storage.images.growing import NotWritable, grow
 from tests.drivers.storage.images_stand import COW, MIB, RAW, SIZE, create, new_id, path
 from tests.drivers.storage.tasks_stand import SD, Farm
 

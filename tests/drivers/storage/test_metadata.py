@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.errors import DriverError
-from drivers.storage import metadata
 from drivers.storage.contract import Class, Domain, Type
+from drivers.storage.domains import metadata
 from drivers.storage.errors import (
     DescriptionTooLong,
     MetadataInvalid,

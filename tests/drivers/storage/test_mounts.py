@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.errors import DriverError
+from drivers.storage.connections.mounts import place, wanted
 from drivers.storage.contract import Settings, Type
 from drivers.storage.errors import IllegalRemotePath, InvalidParameter, MountUnknown, StorageTypeUnsupported
-from drivers.storage.mounts import place, wanted
 
 SETTINGS = Settings(repository="/repo")
 

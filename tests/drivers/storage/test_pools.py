@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from drivers.storage import pool_fields
 from drivers.storage.errors import InvalidParameter, MetadataInvalid
 from drivers.storage.keeper.leases import Leases
 from drivers.storage.keeper.work import end_work
-from drivers.storage.links import Links
-from drivers.storage.pool_errors import PoolNameTooLong
-from drivers.storage.trees import copy_tree
+from drivers.storage.pools import fields as pool_fields
+from drivers.storage.pools.errors import PoolNameTooLong
+from drivers.storage.pools.links import Links
+from drivers.storage.pools.trees import copy_tree
 from tests.drivers.storage.stand import Direct
 from tests.until import until
 
@@ -74,7 +74,7 @@ def test_links_are_exactly_those_wanted_and_nothing_else_is_touched(tmp_path: Pa
 
 
 def test_a_tree_is_copied_without_its_links(tmp_path: Path) -> None:
-    from drivers.storage.files import Files
+    from drivers.storage.helpers.files import Files
 
     source, target = tmp_path / "source", tmp_path / "target"
     (source / "master" / "vms" / "a").mkdir(parents=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from drivers.storage.directory import MOST_ABANDONED
 from drivers.storage.errors import HelperLost, StorageHangs
-from drivers.storage.files import Files
+from drivers.storage.helpers.directory import MOST_ABANDONED
+from drivers.storage.helpers.files import Files
 from tests.drivers.storage.hanging import Hanging, hanging
 from tests.drivers.storage.stand import Stand
 from tests.until import until

@@ -12,7 +12,7 @@ import pytest
 
 from drivers.errors import DriverError
 from drivers.storage.contract import BLANK
-from drivers.storage.domains import checked_id
+from drivers.storage.domains.domains import checked_id
 from drivers.storage.errors import NoSuchPool
 from tests.drivers.storage.images_stand import COW, RAW, SPARSE, new_id
 from tests.drivers.storage.tasks_stand import OTHER, PATIENCE, POOL, SD, Farm

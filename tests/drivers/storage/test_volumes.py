@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from drivers.errors import DriverError
-from drivers.storage import volumes
-from drivers.storage.chains import list_volumes, load
 from drivers.storage.contract import BLANK
-from drivers.storage.image_errors import ChainBroken, VolumeDamaged, VolumeMetadataBroken
-from drivers.storage.qcow2 import backing
-from drivers.storage.volume_metadata import DiskType, Format, VolumeRole, decode, encode
+from drivers.storage.images import volumes
+from drivers.storage.images.chains import list_volumes, load
+from drivers.storage.images.errors import ChainBroken, VolumeDamaged, VolumeMetadataBroken
+from drivers.storage.images.qcow2 import backing
+from drivers.storage.images.volume_metadata import DiskType, Format, VolumeRole, decode, encode
 from tests.drivers.storage.images_stand import (
     COW,
     MIB,

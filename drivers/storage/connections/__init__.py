@@ -1,0 +1,1 @@
+"""Storage that shows in the repository because a client wants it there."""

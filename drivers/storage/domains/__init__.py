@@ -1,0 +1,1 @@
+"""Storage domains: finding, making, describing and watching them."""

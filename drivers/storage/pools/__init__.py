@@ -1,0 +1,1 @@
+"""Storage pools: their domains, their master, and the SPM."""
