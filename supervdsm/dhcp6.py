@@ -30,9 +30,13 @@ script /bin/true
 PLACES = {"run": "/run/dhcpcd", "lib": "/var/lib/dhcpcd"}
 """Where dhcpcd has its pid files and sockets, and its identity and leases; by the folders of ours that stand for that."""
 APART = 'mount --bind "$0/run" /run/dhcpcd && mount --bind "$0/lib" /var/lib/dhcpcd && exec "$@"'
-STARTS_WITHIN, ANSWERS_WITHIN, ENDS_WITHIN = 10.0, 30.0, 10.0
+"""In a slave of this host's mount namespace, from which goes what is unmounted there: in one that is private, a client would
+keep every storage that was mounted when it started."""
+STARTS_WITHIN, ANSWERS_WITHIN, ENDS_WITHIN = 10.0, 30.0, 1.0
 LOOK_EVERY = 0.02
 """Seconds."""
+ASKED_TO_END = 10
+"""How often."""
 NO_PREFIX_ROUTE, PERMANENT = 0x200, 0x80
 """Flags of addresses: a client's have the first and not the second (linux/if_addr.h)."""
 GENERATION = "/proc/sys/net/ipv6/conf/{}/addr_gen_mode"
@@ -61,8 +65,8 @@ class Clients6:
         program, config = find("dhcpcd"), self._prepare()
         self._end_rest(link)
         self._note_generation(link)
-        apart = (find("unshare"), "--mount", "--propagation", "private", find("sh"), "-c", APART, self.folder)
-        done = run(*apart, program, "-6", "-b", "-f", config, checked(link))
+        apart = (find("unshare"), "--mount", "--propagation", "slave", find("sh"), "-c", APART, self.folder)
+        done = run(*apart, program, "-6", "-b", "-f", config, "--", checked(link))
         if done.code or not _within(STARTS_WITHIN, lambda: self._pid(link) > 0):
             raise Failed(f"the DHCPv6 client of {link} does not start: {done.last_line()}")
         self._note_session(link)
@@ -74,13 +78,19 @@ class Clients6:
         """End the client of a link, if there is one, and take from the link what it has given it."""
         pid = self._pid(link)
         if pid:
-            os.kill(pid, signal.SIGTERM)
-            if not _within(ENDS_WITHIN, lambda: not self._pid(link)):
-                os.kill(pid, signal.SIGKILL)
+            self._end(link, pid)
         self._end_rest(link)
         _take(link)
         self._restore_generation(link)
         _remove(self._path("run", f"{link}-6.pid"))
+
+    def _end(self, link: str, pid: int) -> None:
+        """One that has just begun may miss what it is asked first."""
+        for _ in range(ASKED_TO_END):
+            _kill(pid, signal.SIGTERM)
+            if _within(ENDS_WITHIN, lambda: not self._pid(link)):
+                return
+        _kill(pid, signal.SIGKILL)
 
     def _note_session(self, link: str) -> None:
         """A client is several processes, in a session of their own. When the first dies, the others may stay."""
@@ -101,7 +111,7 @@ class Clients6:
             return
         for pid in filter(str.isdigit, os.listdir("/proc")):
             if _is_of(int(pid), session_id):
-                os.kill(int(pid), signal.SIGKILL)
+                _kill(int(pid), signal.SIGKILL)
         _remove(note)
 
     def _pid(self, link: str) -> int:
@@ -146,6 +156,13 @@ class Clients6:
 
     def _path(self, *names: str) -> str:
         return os.path.join(self.folder, *names)
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass  # it has ended meanwhile
 
 
 def _is_of(pid: int, session_id: str) -> bool:

@@ -20,6 +20,8 @@ OURS = 30308
 OUR_TABLES = range(0x76000000, 0x77000000)
 """The numbers of tables of routes that we fill."""
 NAME = re.compile(r"[^\s/:%]{1,15}")
+NO_NAMES = (".", "..", "all", "default")
+"""What the kernel gives no device for a name: below /proc/sys/net these are directories of all devices."""
 
 MEANT: dict[int, type[ActionError]] = {
     errno.ENODEV: NotFound,
@@ -122,7 +124,7 @@ def session(what: str) -> Iterator[Session]:
 
 def checked(name: str) -> str:
     """Return a name that a link can have. Raises Invalid."""
-    if not NAME.fullmatch(name) or name in (".", "..") or not name.isprintable():
+    if not NAME.fullmatch(name) or name in NO_NAMES or not name.isprintable():
         raise Invalid(f"{name!r} cannot be the name of a network device")
     return name
 

@@ -7,7 +7,7 @@ is left is the old configuration or the new one, whole: what undoes the steps is
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from drivers.base import Root
 from drivers.errors import DriverError
@@ -36,15 +36,23 @@ class Changer:
         self._store = store
         self._see = see
 
-    def change(self, before: Configuration, after: Configuration, steps: list[Step], check: Callable[[], None]) -> None:
-        """Carry the steps out, have `check()` raise when the change must not stay, and commit: `after` is the running
-        configuration then. Raises what went wrong, when all is as before; or ChangeUnfinished."""
+    def change(
+        self,
+        before: Configuration,
+        after: Configuration,
+        steps: list[Step],
+        commit: Callable[[], None],
+        *,
+        left: Collection[str] = (),
+    ) -> None:
+        """Carry the steps out, and have `commit()` write down that `after` is the running configuration, where that is new, or
+        raise when the change must not stay. `left`: steps that may be missing, in words. Raises what went wrong, when all
+        is as before; or ChangeUnfinished."""
         self._store.begin(before, after, steps)
         try:
             self._carry_out(steps)
-            self._verify(after)
-            check()
-            self._store.save(RUNNING, after)
+            self._verify(after, left)
+            commit()
         except (DriverError, OSError):
             self.take_back()
             raise
@@ -63,7 +71,9 @@ class Changer:
 
     def _is_committed(self, change: Change) -> bool:
         running = self._store.load(RUNNING)
-        return running is not None and running.configuration == change.after and change.after != change.before
+        if running is None or running.boot != change.boot:
+            return False  # what ran before a reboot is the very thing that is to be restored
+        return running.configuration == change.after and change.after != change.before
 
     def _carry_out(self, steps: list[Step]) -> None:
         for number, step in enumerate(steps):
@@ -74,10 +84,10 @@ class Changer:
                 kind = TakeDownFailed if step.do.action in REMOVING else BringUpFailed
                 raise kind(action=step.do, reason=str(error)) from error
 
-    def _verify(self, after: Configuration) -> None:
-        left = plan(self._see(after), after, after)
-        if left:
-            raise BringUpFailed(action="verification", reason=f"the kernel did not keep to it: {left[0].do}")
+    def _verify(self, after: Configuration, left: Collection[str]) -> None:
+        missing = [str(step.do) for step in plan(self._see(after), after, after)]
+        if more := [step for step in missing if step not in left]:
+            raise BringUpFailed(action="verification", reason=f"the kernel did not keep to it: {more[0]}")
 
     def _undo(self, steps: list[Step], last: int) -> None:
         for number in range(last, -1, -1):

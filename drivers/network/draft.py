@@ -106,10 +106,8 @@ class Draft:
         master = link.master
         self._do(acts.act("link.detach", link=name, master=master), acts.act("link.attach", link=name, master=master))
         if self.kernel.links[master].kind == "bond":
-            link.up, link.mtu = (
-                False,
-                UNKNOWN_MTU,
-            )  # the kernel takes it down, and gives it the MTU that it once came with
+            # The kernel takes it down, and gives it the MTU that it once came with.
+            link.up, link.mtu = False, UNKNOWN_MTU
         link.master = ""
 
     # States

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -29,8 +28,6 @@ log = logging.getLogger("network")
 
 READY_WITHIN = 60.0
 """Seconds that a change waits for the one before it, and for the first look after a start."""
-MOST_REPAIRS, REPAIRS_WITHIN = 3, 3600.0
-"""How often, within so many seconds, a step is taken to repair what others have changed."""
 AGAIN = 2.0
 """Seconds until it is tried again to take back a change, while the helper cannot be reached."""
 
@@ -58,9 +55,6 @@ class NetworkDriver:
         self._doing = ""
         self._watch: Watch | None = None
         self._looking = False
-        self._repairs: dict[str, list[float]] = {}
-        """When a step has been taken to repair what others had changed."""
-        self._left = ""
 
     # The owner
 
@@ -84,15 +78,17 @@ class NetworkDriver:
         return self._doing or None
 
     def settle(self) -> None:
-        """What has begun ends by itself, soon."""
+        """What has begun ends by itself, soon; no repair begins."""
+        if self._watch is not None:
+            self._watch.stop()
 
     def resume(self) -> None:
-        """Nothing was stopped."""
+        if self._watch is not None:
+            self._watch.start()
 
     def quiesce(self, deadline: float) -> None:
         """Everything else runs in worker threads, which are the daemon's to stop."""
-        if self._watch is not None:
-            self._watch.stop()
+        self.settle()
 
     # Questions
 
@@ -165,7 +161,7 @@ class NetworkDriver:
             self._host.event("network.taken_back", reason=error)
             raise
         self._state.running, self._state.drift = after, []
-        self._repairs.clear()
+        work.patience.forget()
         return len(steps)
 
     # Help
@@ -240,6 +236,8 @@ class NetworkDriver:
         self._looking = False
         if error is not None:
             log.warning("Networks could not be looked at error=%s", error)
+        if isinstance(error, ChangeUnfinished):
+            self._finish_later()
 
     def _look(self) -> None:
         """In a worker: tell what is missing, and repair it. A change that is under way looks for itself."""
@@ -252,28 +250,21 @@ class NetworkDriver:
             if drift and drift != self._state.drift:
                 self._host.event("network.drift", missing="; ".join(drift))
             self._state.drift = drift
-            if drift and self._may_repair(drift):
-                self._doing = "networks are being repaired"
-                work.repair(self._state.running)
-                self._state.drift = work.drift(self._state.running)
-                if not self._state.drift:
-                    self._host.event("network.repaired", steps="; ".join(drift))
+            left = work.patience.left_alone(drift)
+            if work.patience.is_news(left):
+                self._host.event("network.left_alone", steps="; ".join(left))
+            if steps := [step for step in drift if step not in left]:
+                self._repair(work, steps, left)
         finally:
             self._doing = ""
             self._changing.release()
 
-    def _may_repair(self, steps: list[str]) -> bool:
-        """Whoever undoes our steps again and again means it: then they are not taken for a while, which is told once."""
-        now = time.monotonic()
-        recent = {step: [at for at in self._repairs.get(step, []) if now - at < REPAIRS_WITHIN] for step in steps}
-        stubborn = [step for step in steps if len(recent[step]) >= MOST_REPAIRS]
-        if not stubborn:
-            self._repairs |= {step: [*times, now] for step, times in recent.items()}
-            self._left = ""
-        elif self._left != stubborn[0]:
-            self._left = stubborn[0]
-            self._host.event("network.left_alone", steps="; ".join(stubborn), repaired=MOST_REPAIRS)
-        return not stubborn
+    def _repair(self, work: Work, steps: list[str], left: list[str]) -> None:
+        self._doing = "networks are being repaired"
+        work.patience.take(steps)
+        if work.repair(self._state.running, left):
+            self._host.event("network.repaired", steps="; ".join(steps))
+        self._state.drift = work.drift(self._state.running)
 
     def _finish_later(self) -> None:
         """In the loop: try again to take back a change."""

@@ -23,6 +23,8 @@ LEAST_MTU, LEAST_MTU6, GREATEST_MTU = 68, 1280, 65521
 USUAL_TIMEOUT, LONGEST_TIMEOUT = 4.0, 600.0
 """Seconds for the engine to show that it still reaches us."""
 BRIDGE_NAME = re.compile(r"[^\s:./%]+")
+NO_NAMES = ("all", "default")
+"""The kernel gives no device these names."""
 BOND_NAME = re.compile(r"bond\w+", re.ASCII)
 
 
@@ -109,8 +111,8 @@ def _bridge_name(name: str) -> str:
             what=f"network {name!r}",
             reason=f"expected a name of 1 to {LONGEST_NAME} characters without any of ':./%' or spaces",
         )
-    if not name.isascii():
-        raise BadBridge(what=f"network {name!r}", reason="expected a name of ASCII characters")
+    if not name.isascii() or name in NO_NAMES:
+        raise BadBridge(what=f"network {name!r}", reason=f"expected ASCII characters, and not {' or '.join(NO_NAMES)}")
     return name
 
 

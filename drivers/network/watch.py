@@ -17,7 +17,8 @@ from drivers.network.netlink import notices
 
 SOON, SELDOM, ANYHOW = 2.0, 10.0, 60.0
 """Seconds from a change to the look at it; between two looks, at least; and at most."""
-MUCH = 1 << 16
+MUCH, MANY = 1 << 16, 1024
+"""Bytes of a message, and messages: more than the kernel keeps for a socket, unless they come as fast as they are read."""
 
 
 class Watch:
@@ -73,7 +74,7 @@ class Watch:
 
 def _drain(sock: socket.socket) -> None:
     try:
-        while sock.recv(MUCH):
-            pass
+        for _ in range(MANY):
+            sock.recv(MUCH)
     except OSError:
         pass  # there is no more; or there was more than the kernel could keep, and what is left makes us look once again

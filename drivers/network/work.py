@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from ipaddress import ip_address
 from typing import Any
 
@@ -18,12 +18,14 @@ import msgspec
 from drivers.base import Host, Root
 from drivers.errors import DriverError, Failed
 from drivers.network import legacy, netlink
-from drivers.network.change import Changer
-from drivers.network.errors import BadAddress, ConnectionLost
+from drivers.network.change import UNKNOWN, Changer
+from drivers.network.errors import BadAddress, ChangeUnfinished, ConnectionLost
 from drivers.network.facts import facts
 from drivers.network.kernel import Kernel
 from drivers.network.merge import merged
 from drivers.network.model import Act, Configuration, NetworkRecord, Step
+from drivers.network.parts import parts, together
+from drivers.network.patience import Patience
 from drivers.network.plan import plan
 from drivers.network.request import Request, request
 from drivers.network.store import RUNNING, SAFE, Store
@@ -57,6 +59,7 @@ class Work:
         self._root = root
         self._look = look
         self.changer = Changer(root, self._store, self._see)
+        self.patience = Patience()
 
     # Questions
 
@@ -103,14 +106,20 @@ class Work:
     def carry_out(self, before: Configuration, after: Configuration, steps: list[Step], asked: Request) -> None:
         """Make the change and commit it. Raises what went wrong, all being as before."""
         log.info("Networks change networks=%s steps=%d", ",".join(sorted(asked.networks)), len(steps))
-        self.changer.change(before, after, steps, lambda: self._await_engine(asked))
+
+        def commit() -> None:
+            self._await_engine(asked)
+            self._store.save(RUNNING, after)
+
+        self.changer.change(before, after, steps, commit)
 
     def keep(self, running: Configuration) -> None:
         self._store.save(SAFE, running)
 
-    def repair(self, running: Configuration) -> bool:
-        """Have the kernel have all of the configuration again. False when that has failed, and all is as before."""
-        return self._try("repairing networks", running, running)
+    def repair(self, running: Configuration, left: Collection[str] = ()) -> bool:
+        """Have the kernel have all of the configuration again, but for what the steps `left` would do. False when that has
+        failed, and all is as before. Raises ChangeUnfinished."""
+        return self._try("repairing networks", running, running, left)
 
     def _see(self, *configurations: Configuration) -> Kernel:
         """Return what there is. Only root sees DHCP clients and limits: it is asked where they matter. Raises Failed."""
@@ -120,12 +129,23 @@ class Work:
             if any(network.dhcp or network.dhcp6 for network in networks):
                 kernel.clients = self._root.call("dhcp.list")
             if any(network.inbound or network.outbound for network in networks):
-                for link, number in self._root.call("rate.list").items():
-                    if link in kernel.links:
-                        kernel.links[link].rates = number
+                self._see_rates(kernel)
         except ActionError as error:
             raise Failed(action="looking at what only root sees of networks", reason=str(error)) from error
         return kernel
+
+    def _see_rates(self, kernel: Kernel) -> None:
+        """A host that cannot limit anything any more must get its networks all the same."""
+        try:
+            known = self._root.call("rate.list")
+        except UNKNOWN:
+            raise
+        except ActionError as error:
+            log.warning("Rates of networks cannot be seen, and count as missing error=%s", error)
+            return
+        for link, number in known.items():
+            if link in kernel.links:
+                kernel.links[link].rates = number
 
     def _await_engine(self, asked: Request) -> None:
         if not asked.check:
@@ -154,7 +174,7 @@ class Work:
 
     def recover(self, wanted: Configuration) -> None:
         """After a crash repair, and after a reboot restore, the configuration. All of it counts as running then: what could not
-        be had shows as drift, and comes with the next change. Raises OSError."""
+        be had shows as drift, and comes with the next change. Raises ChangeUnfinished and OSError."""
         running = self._store.load(RUNNING)
         if running is not None and running.boot == boot_id():
             self.repair(wanted)
@@ -162,23 +182,32 @@ class Work:
             self._restore(wanted)
 
     def _restore(self, wanted: Configuration) -> None:
-        """As a whole, or else what can be had of it, network by network."""
+        """As a whole, or else what can be had of it, network by network, without their limits rather than not at all."""
         nothing = Configuration(found=wanted.found)
         if not self._try("restoring networks", nothing, wanted):
-            so_far = Configuration(found=wanted.found, bonds=wanted.bonds)
-            for name, network in wanted.networks.items():
-                more = msgspec.structs.replace(so_far, networks={**so_far.networks, name: network})
-                if self._try(f"restoring network {name}", so_far, more):
-                    so_far = more
-        self._store.save(RUNNING, wanted)
+            so_far = nothing
+            for what, forms in parts(wanted):
+                for form in forms:
+                    more = together(so_far, form)
+                    if more == so_far or self._try(f"restoring {what}", so_far, more):
+                        so_far = more
+                        break
+        try:
+            self._store.save(RUNNING, wanted)
+        except OSError as error:
+            # A full disk costs no host its networks. Whoever comes after a crash restores them once more.
+            log.error("Networks are restored, but that could not be written down error=%s", error)
 
-    def _try(self, what: str, before: Configuration, after: Configuration) -> bool:
-        steps = [without_waiting(step) for step in plan(self._see(before, after), before, after)]
+    def _try(self, what: str, before: Configuration, after: Configuration, left: Collection[str] = ()) -> bool:
+        planned = [step for step in plan(self._see(before, after), before, after) if str(step.do) not in left]
+        steps = [without_waiting(step) for step in planned]
         if not steps:
             return True
         log.info("%s steps=%d", what.capitalize(), len(steps))
         try:
-            self.changer.change(before, after, steps, lambda: None)
+            self.changer.change(before, after, steps, lambda: None, left=left)
+        except ChangeUnfinished:
+            raise  # what undoes it must not be forgotten over the next
         except DriverError as error:
             log.error("%s failed error=%s", what.capitalize(), error)
             return False

@@ -17,8 +17,8 @@ TABLE = "vdsmd"
 MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 GREATEST = 2**22
 """KiB a second, and KiB: 4 GiB."""
-LEAST_BURST = 16
-"""KiB: less is no room for what a network card sends at once."""
+LEAST_BURST, MOST_BURST = 16, GREATEST - 1
+"""KiB: less is no room for what a network card sends at once; for more, the kernel has no bits."""
 FRAME = f"""
 add table bridge {TABLE}
 add map bridge {TABLE} ports {{ type ifname : verdict; }}
@@ -46,7 +46,7 @@ def set_filter(context: Context, link: str, mac: str = "", rate: int = 0, burst:
         rules.append(f"add rule {name} ether saddr != {mac} drop")
         rules.append(f"add rule {name} ether type arp arp saddr ether != {mac} drop")
     if rate:
-        room = max(burst, LEAST_BURST, rate // 50)
+        room = min(max(burst, LEAST_BURST, rate // 50), MOST_BURST)
         rules.append(f"add rule {name} limit rate over {rate} kbytes/second burst {room} kbytes drop")
     rules.append(f'add element bridge {TABLE} ports {{ "{link}" : jump {_chain(link)} }}')
     nft("\n".join([FRAME, *rules, ""]))

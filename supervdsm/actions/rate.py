@@ -7,6 +7,7 @@ nothing of anybody else's links. A chain's name says which link and direction it
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from supervdsm.errors import Failed, Invalid, Unsupported
 from supervdsm.links import checked, session
@@ -21,8 +22,17 @@ LINK = re.compile(r"[\w.@-]+", re.ASCII)
 """Names that can stand between quotes."""
 MOST = 2**22
 """KiB a second, and KiB: 4 GiB."""
-LEAST_BURST = 64
-"""KiB: the kernel hands over that much at once."""
+LEAST_BURST, MOST_BURST = 64, MOST - 1
+"""KiB: the kernel hands over the first at once, and has 32 bits for the bytes of the second."""
+
+
+class Chain(NamedTuple):
+    """One of ours. `bound`: it has its link; some kernels keep a chain whose link has gone, and do not give it the next."""
+
+    name: str
+    link: str
+    number: int
+    bound: bool
 
 
 @action("rate.set", slow=True)
@@ -53,15 +63,15 @@ def clear(_context: Context, link: str) -> None:
 
 @action("rate.list", slow=True)
 def list_rates(_context: Context) -> dict[str, int]:
-    """Return the number under which limits are set, by the names of links."""
-    return {link: number for _, link, number in _chains()}
+    """Return the number under which limits are in force, by the names of links."""
+    return {chain.link: chain.number for chain in _chains() if chain.bound}
 
 
 def _chain(link: str, way: str, handle: int, average: int = 0, peak: int = 0, burst: int = 0) -> list[str]:
     if not (0 < average <= MOST and 0 <= burst <= MOST and 0 <= peak <= MOST):
         raise Invalid(f"average {average}, peak {peak}, burst {burst}: expected 1 to {MOST}")
     name = f"{TABLE} {way}_{link.encode().hex()}_{handle:x}"
-    room = max(burst, LEAST_BURST, average // 50)
+    room = min(max(burst, LEAST_BURST, average // 50), MOST_BURST)
     return [
         f'add chain {name} {{ type filter hook {HOOKS[way]} device "{link}" priority 0; policy accept; }}',
         f"add rule {name} ether type 8021q accept",  # other networks'
@@ -70,24 +80,30 @@ def _chain(link: str, way: str, handle: int, average: int = 0, peak: int = 0, bu
 
 
 def _removal(link: str) -> list[str]:
-    names = [name for name, known, _ in _chains() if known == link]
+    names = [chain.name for chain in _chains() if chain.link == link]
     return [f"{verb} chain {TABLE} {name}" for name in names for verb in ("flush", "delete")]
 
 
-def _chains() -> list[tuple[str, str, int]]:
-    """Return our chains with the links and numbers that they are for."""
+def _chains() -> list[Chain]:
     try:
         ended = run(find("nft"), "list", "chains", "netdev")
     except Unsupported:
         return []  # and so nobody can have set any
     if ended.code:
         raise Failed(f"nft: {ended.last_line()}")
-    found = []
+    return parse(ended.output)
+
+
+def parse(told: str) -> list[Chain]:
+    """Return our chains of those that nft tells of: 'chain NAME {', and in the next line 'device "LINK"' if it has that."""
+    found: list[Chain] = []
     ours = False
-    for line in ended.output.splitlines():
+    for line in told.splitlines():
         if line.startswith("table "):
             ours = line.split()[1:3] == TABLE.split()
         elif ours and (match := CHAIN.search(line)):
             link = bytes.fromhex(match["link"]).decode("utf-8", "replace")
-            found.append((match["name"], link, int(match["number"], 16)))
+            found.append(Chain(match["name"], link, int(match["number"], 16), bound=False))
+        elif ours and found and " device " in line:
+            found[-1] = found[-1]._replace(bound=True)
     return found

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from drivers.network.errors import BringUpFailed
-from tests.drivers.network.namespace import different, ip, nics, state
+from tests.drivers.network.namespace import LIBC, different, ip, nics, state
 from tests.drivers.network.stand import Stand
 from tests.drivers.network.test_networks import addresses, reboot
 from tests.until import until
@@ -27,6 +27,7 @@ pytestmark = [
     ),
 ]
 
+CLONE_NEWNS = 0x20000
 DHCP = {"nic": "em1", "bootproto": "dhcp", "defaultRoute": True}
 
 
@@ -217,6 +218,34 @@ def test_a_dhcpv6_client_outlives_the_daemon_and_is_replaced_when_it_has_died(ca
         assert addresses("net") == []
     alive = [each for each in psutil.process_iter(["name", "status"]) if each.info["name"] == "dhcpcd"]
     assert not [each for each in alive if each.info["status"] != "zombie" and str(os.getsid(each.pid)) == session]
+
+
+def mounts(pid: str) -> str:
+    """Return what is mounted for a process, which may itself see but a part of it."""
+    words = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "cat", "/proc/self/mountinfo"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+@with_dhcpcd
+def test_a_dhcpv6_client_holds_no_storage(cable6: Path) -> None:
+    """What is unmounted on this host is unmounted for it, too: else a disk would be busy for as long as it runs."""
+    assert LIBC.unshare(CLONE_NEWNS) == 0  # of this thread, which ends with the test
+    for words in (f"--bind {cable6} {cable6}", "--make-rshared /"):
+        subprocess.run(["mount", *words.split()], check=True)
+    storage = cable6 / "storage"
+    storage.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(storage)], check=True)
+    wire6()
+    networks = Stand(cable6)
+    networks.root.call("dhcp6.start", link="em1", wait=False)
+    pid = (cable6 / "private" / "dhcp6" / "run" / "em1-6.pid").read_text().strip()
+    try:
+        assert f" {storage} " in mounts(pid) and " /run/dhcpcd " in mounts(pid)
+        assert " /run/dhcpcd " not in Path("/proc/thread-self/mountinfo").read_text()
+        subprocess.run(["umount", str(storage)], check=True)
+        assert f" {storage} " not in mounts(pid)
+    finally:
+        networks.root.call("dhcp6.stop", link="em1")
 
 
 @with_dhcpcd

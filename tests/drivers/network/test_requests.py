@@ -10,12 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.errors import DriverError
+from drivers.network.bandwidth import MOST
 from drivers.network.errors import BadAddress, BadParams
-from drivers.network.kernel import OURS, Address, Link, Route
+from drivers.network.kernel import OUR_TABLES, OURS, Address, Link, Route
 from drivers.network.legacy import Asked, single
 from drivers.network.model import Rate
-from drivers.network.options import parse
+from drivers.network.netlink import BOND_MODES
+from drivers.network.netlink import WORDS as WORDS_OF_BONDS
+from drivers.network.options import NUMBERS, parse
 from drivers.network.request import Request, request
+from supervdsm import links
+from supervdsm.actions import bond as bonds
+from supervdsm.actions import rate
 from tests.drivers.network.fakekernel import FakeKernel
 from tests.drivers.network.stand import Stand
 
@@ -34,6 +40,7 @@ WRONG: list[tuple[str, Any, Any]] = [
     ("ERR_BAD_BRIDGE", {"a.b": {}}, {}),
     ("ERR_BAD_BRIDGE", {"..": {}}, {}),
     ("ERR_BAD_BRIDGE", {"n\u00fc": {}}, {}),
+    ("ERR_BAD_BRIDGE", {"default": {}}, {}),
     ("ERR_BAD_BRIDGE", {"a\n": {}}, {}),
     ("ERR_BAD_BRIDGE", {"a\0": {}}, {}),
     ("ERR_BAD_BRIDGE", {"nobody": {"remove": True}}, {}),
@@ -324,3 +331,11 @@ def test_whatever_comes_is_understood_or_refused(networks: Any, bonds: Any, opti
 def test_an_address_says_what_is_wrong() -> None:
     with pytest.raises(BadAddress, match="outside"):
         understood({"net": {**ADDRESS, "gateway": "203.0.113.1"}})
+
+
+def test_the_helper_goes_by_the_same_numbers_and_words() -> None:
+    """It is a program of its own, which imports nothing of the daemon."""
+    assert (links.OURS, links.OUR_TABLES) == (OURS, OUR_TABLES)
+    assert bonds.WORDS == {"mode": BOND_MODES, **WORDS_OF_BONDS}
+    assert set(bonds.NUMBERS) == NUMBERS.keys()
+    assert rate.MOST == MOST

@@ -89,6 +89,8 @@ REFUSED: list[tuple[type[ActionError], str, dict[str, Any]]] = [
     (Invalid, "link.mtu", {"link": "em1", "mtu": 1}),
     (Invalid, "link.autoconf", {"link": "../all", "on": True}),
     (Invalid, "link.autoconf", {"link": "..", "on": True}),
+    (Invalid, "link.autoconf", {"link": "all", "on": True}),
+    (Invalid, "link.autoconf", {"link": "default", "on": True}),
     (Invalid, "link.up", {"link": "a name with spaces"}),
     (Invalid, "link.up", {"link": ""}),
     (Invalid, "bridge.create", {"name": "longer-than-fifteen"}),
