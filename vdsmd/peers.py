@@ -7,15 +7,17 @@ worker threads; imported after the first answer.
 from __future__ import annotations
 
 import os
-import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drivers.errors import Invalid
 from drivers.vm.errors import PeerRefused, PeerSilent, PeerUnreachable
-from vdsmd.api.tls import AUTHORITY, CERTIFICATE, KEY
+from vdsmd.api.tls import AUTHORITY, CERTIFICATE, KEY, client_context
 from vdsmd.api.xmlrpc import Unsendable
 from vdsmd.config import Config
 from vdsmd.ctl.wire import Address, Client, Lost, Refused, Unreachable
+
+if TYPE_CHECKING:
+    import ssl
 
 DEFAULT_PORT = 54321
 
@@ -55,8 +57,7 @@ class Peer:
         """Our own certificate is shown to it, and its own must be of the same authority. Whose name is in it does not matter:
         engines name hosts by addresses, too."""
         store = self._config.vars.trust_store_path
-        context = ssl.create_default_context(cafile=os.path.join(store, AUTHORITY))
-        context.load_cert_chain(os.path.join(store, CERTIFICATE), os.path.join(store, KEY))
+        context = client_context(*(os.path.join(store, name) for name in (AUTHORITY, CERTIFICATE, KEY)))
         context.check_hostname = False
         return context
 

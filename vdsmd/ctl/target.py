@@ -49,15 +49,14 @@ def _remote(options: Any) -> Address:
 
 def _tls(options: Any) -> Any:
     # Only who asks for TLS waits for its import.
-    import ssl
+    from vdsmd.api.tls import client_context
 
     store = _setting(options.config, "vars", "trust_store_path", TRUST_STORE)
     ca = options.ca or os.path.join(store, "certs", "cacert.pem")
     cert = options.cert or os.path.join(store, "certs", "vdsmcert.pem")
     key = options.key or os.path.join(store, "keys", "vdsmkey.pem")
     try:
-        context = ssl.create_default_context(cafile=ca)
-        context.load_cert_chain(cert, key)
+        context = client_context(ca, cert, key)
     except (OSError, ValueError) as error:
         raise Unusable(f"TLS with ca={ca} cert={cert} key={key}: {error}") from error
     context.check_hostname = not options.any_name

@@ -31,6 +31,8 @@ _NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f]|&(?=#[0-9])")
 _NOT_SENT = re.compile("[^\\t\\n\\r\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What no document of XML can hold."""
 _KEY = re.compile(r"[^\s=]+")
+_JOINED = re.compile(r"\s+[A-Z][A-Z_]*=")
+"""What follows a key without a value, when the end of its line is damaged."""
 
 Fields = dict[str, str]
 T = TypeVar("T", Type, Class)
@@ -80,6 +82,9 @@ def _split(line: str, what: str) -> tuple[str, str]:
     key, equals, value = line.partition("=")
     if not equals or not _KEY.fullmatch(key.strip()):
         raise MetadataInvalid(what=what, reason=f"not a line of KEY=value: {line[:60]!a}")
+    if _JOINED.match(value):
+        # The checksum does not see it: it is over what the lines say, without their ends.
+        raise MetadataInvalid(what=what, reason=f"two lines have become one: {line[:60]!a}")
     return key.strip(), value.strip()
 
 

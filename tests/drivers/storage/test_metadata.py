@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drivers.errors import DriverError
@@ -198,6 +198,8 @@ def test_damage_is_told_or_does_no_harm(noise: bytes, at: int) -> None:
     assert told["uuid"] == UUID
 
 
+@example(98, 1)
+@example(98, ord("\n") ^ ord(" "))
 @given(st.integers(0, 600), st.integers(1, 255))
 def test_no_flipped_byte_is_believed(at: int, flip: int) -> None:
     data = bytearray(sealed(FOREIGN))
