@@ -77,7 +77,9 @@ def state(*without: str) -> dict[str, Any]:
             found[f"link {link['ifname']}"] = _link(link)
     for family in ("-4", "-6"):
         for route in json.loads(ip(f"-j {family} route show table all")):
-            if route.get("dev") not in without and not route["dst"].startswith(("fe80:", "ff00:")):
+            # What the local table says follows from the addresses, of IPv6 a moment later.
+            ours = route.get("table") != "local" and not route["dst"].startswith(("fe80:", "ff00:"))
+            if ours and route.get("dev") not in without:
                 found[f"route {route}"] = "linkdown"  # which says whether there is a cable
         found |= {f"rule {family} {rule}": "" for rule in json.loads(ip(f"-j {family} rule show"))}
     return {key.replace("'linkdown'", ""): value for key, value in found.items()}
