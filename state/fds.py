@@ -95,7 +95,8 @@ class FdTable:
             os.close(number)
 
     def names(self, prefix: str = "") -> list[str]:
-        return sorted(name for name in self._held if name.startswith(prefix))
+        # A copy first: other threads hold and drop meanwhile.
+        return sorted(name for name in list(self._held) if name.startswith(prefix))
 
     def inherited(self, prefix: str = "") -> list[str]:
         """Return the names of what the previous run left and nobody has taken yet."""

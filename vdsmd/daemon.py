@@ -95,7 +95,7 @@ class Daemon:
             limits=lambda: (self.config.vars.events_max_mb, self.config.vars.events_keep),
         )
         self.helper = Helper(loop, handoff.fds, handoff.children, run_dir=config.paths.run_dir, config=config.path)
-        self.helper.on_parent_gone = loop.stop
+        self.helper.on_parent_gone = self.leave
         self.hooks = Hooks(config.paths.hooks, note=self.journal.note)
         host = self._host()
         self.vms = VmDriver(host, config)
@@ -251,7 +251,9 @@ class Daemon:
         streaming.sweep(self.tasks, Notes(self.config.paths.lib_dir), domain, self.workers.submit)
 
     def leave(self) -> None:
-        """Stop, when the answers that are owed have been given. Loop's thread."""
+        """Stop, when the answers that are owed have been given. A re-exec that is under way would outlive that, and is taken
+        back. Loop's thread."""
+        self.reexec.abandon()
         self._loop.stop()
 
     # For operators

@@ -154,8 +154,8 @@ def _listen_to_signals(daemon: Daemon, loop: Loop, manager: ServiceManager) -> N
         {
             signal.SIGHUP: ask_for_reexec,
             signal.SIGUSR1: lambda: manager.reload(daemon.reload),
-            signal.SIGTERM: loop.stop,
-            signal.SIGINT: loop.stop,
+            signal.SIGTERM: daemon.leave,
+            signal.SIGINT: daemon.leave,
             signal.SIGCHLD: reap,
         },
     )

@@ -45,6 +45,7 @@ TAKEOVER_MARGIN = 10
 """How many times as long as its rehearsal a run may take to serve. They do about the same work, on the same busy machine."""
 PATIENCE = 5.0
 """Seconds to wait, once it is safe, for a moment in which no call is running, before the pause is begun all the same."""
+STOPPING = "the daemon is being stopped"
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -102,6 +103,7 @@ class Reexec(Still):
         """Whether this run has imported and begun everything: before that, it does not know what it would hand over."""
         self._served_at = -math.inf
         self._again = False
+        self._stopping = False
         self._rehearsal: Rehearsal | None = None
         self._timer: Timer | None = None
         self._steps: list[Step] = []
@@ -151,8 +153,16 @@ class Reexec(Still):
         self._end("cancelled", "an operator cancelled it")
         return True
 
+    def abandon(self) -> None:
+        """The daemon is to stop: what is under way is taken back, and nothing is begun any more."""
+        self._stopping = True
+        if self.active:
+            self._end("cancelled", STOPPING)
+
     def _objection(self, now: bool) -> str:
         """Say what speaks against even trying, '' if nothing does."""
+        if self._stopping:
+            return STOPPING
         settings = self._settings()
         waited = time.monotonic() - self._served_at
         if waited < settings.reexec_min_interval:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests.conftest import Guest
 from tests.live.test_guests import boot, console, stats
 from tests.live.test_lifecycle import Local, create, outcome, refused, status_of
-from tests.running import Running
+from tests.running import Running, Stage, runs
 from tests.until import until
 
 Start = Callable[..., Running]
@@ -92,3 +93,27 @@ def test_a_call_that_does_not_come_back_refuses_it(daemon: Start, guest: Guest) 
     assert answers and answers[0]["status"]["code"] == 0
     assert vdsmd.reexec() == 1
     assert stats(vdsmd, vm_id)["status"] == "Paused"
+
+
+@pytest.mark.slow
+def test_a_stop_is_not_outlived_by_a_reexec_that_waits(daemon: Start, stage: Stage) -> None:
+    """A call is under way, and ends only after the stop was asked for: then it would have been time for the re-exec."""
+    hooks, gate = stage.base / "hooks", stage.base / "gate"
+    script = hooks / "before_vm_pause" / "50_wait"
+    script.parent.mkdir(parents=True)
+    script.write_text(f"#!/bin/sh\necho >{gate}.reached\nread line <{gate}\n")
+    script.chmod(0o755)
+    os.mkfifo(gate)
+    vdsmd = daemon(config={"paths": {"hooks": hooks}})
+    vm_id = create(vdsmd)
+    caller = threading.Thread(target=vdsmd.call, args=("pause", vm_id))
+    caller.start()
+    until(Path(f"{gate}.reached").exists, 60, "the hook to be run")
+    os.kill(vdsmd.pid, signal.SIGHUP)
+    until(lambda: outcome(vdsmd)["state"] == "pending", 120)
+    os.kill(vdsmd.pid, signal.SIGTERM)
+    until(lambda: "virtual machines are left running" in vdsmd.log(), 60, "the stop to begin")
+    gate.write_text("go on\n")
+    caller.join(60)
+    until(lambda: not runs(vdsmd.pid), 60, "the daemon to end")
+    assert "reexec.cancelled" in vdsmd.log() and "Re-exec done" not in vdsmd.log()

@@ -113,3 +113,19 @@ def test_a_failed_exec_leaves_descriptors_close_on_exec(table: FdTable) -> None:
     assert not fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     table.close_for_exec()
     assert fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+
+
+def test_names_are_told_while_others_hold_and_drop() -> None:
+    """A worker may drop one in the middle of the question: here it is the question itself that does."""
+
+    class Meddler(str):
+        def startswith(self, *_: object) -> bool:  # type: ignore[override]
+            table.drop("b")
+            return True
+
+    table = FdTable()
+    for name in (Meddler("a"), "b", "c"):
+        table.hold(name, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    assert set(table.names()) >= {"a", "c"}
+    for name in ("a", "c"):
+        table.drop(name)
