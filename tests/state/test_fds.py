@@ -119,13 +119,13 @@ def test_names_are_told_while_others_hold_and_drop() -> None:
     """A worker may drop one in the middle of the question: here it is the question itself that does."""
 
     class Meddler(str):
-        def startswith(self, *_: object) -> bool:  # type: ignore[override]
-            table.drop("b")
+        def startswith(self, *_: object) -> bool:
+            ours.drop("b")
             return True
 
-    table = FdTable()
+    ours = FdTable()
     for name in (Meddler("a"), "b", "c"):
-        table.hold(name, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    assert set(table.names()) >= {"a", "c"}
+        ours.hold(name, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    assert set(ours.names()) >= {"a", "c"}
     for name in ("a", "c"):
-        table.drop(name)
+        ours.drop(name)
