@@ -88,5 +88,5 @@ def test_nothing_but_block_storage_is_missing() -> None:
     missing = {name for name, facts in contract.verbs().items() if name not in TABLE and not facts.never}
     assert missing <= {
         *("createVG", "getVGInfo", "getVGList", "removeVG", "resizePV", "discoverSendTargets"),
-        *("getDeviceInfo", "getDeviceList", "getDevicesVisibility", "uploadVolume"),
+        *("getDeviceInfo", "getDeviceList", "getDevicesVisibility"),
     }

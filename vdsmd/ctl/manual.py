@@ -37,7 +37,7 @@ MISSING = (
     ),
     (
         "Not built yet",
-        "These verbs are for storage on block devices, or have to do with it. They are known and answer code 44.",
+        "These verbs are for storage on block devices. They are known and answer code 44.",
         False,
     ),
 )
