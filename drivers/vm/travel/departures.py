@@ -86,8 +86,10 @@ class Departures:
     def unsafe(self) -> str | None:
         if self._beginning:
             return f"virtual machines are being made ready to leave: {', '.join(sorted(self._beginning))}"
-        if self._lookout.inside:
-            return f"virtual machines are being saved: {', '.join(sorted(self._lookout.inside))}"
+        # Until it has been seen how it ended: the next run would not know the definition that scripts are given then.
+        saved = self._lookout.inside | (self._xml.keys() & {machine.vm_id for machine in self._departing()})
+        if saved:
+            return f"virtual machines are being saved: {', '.join(sorted(saved))}"
         return None
 
     def hold(self, held: bool) -> None:

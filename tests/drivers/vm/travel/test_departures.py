@@ -120,8 +120,9 @@ def test_a_re_exec_waits_for_what_libvirt_saves_inside_of_us(stand: Stand, libvi
     stand.does(VM, lambda: stand.driver.moving.cancel(VM))
     assert "abort" in [name for name, _ in libvirt.asked]
     gate.set()
-    stand.await_status(VM, "Down")
     until(lambda: stand.unsafe() is None)
+    journey = stand.inside(lambda: stand.driver._machines.get(VM)).journey
+    assert stand.status(VM) == "Down" and journey is not None and journey.is_over
 
 
 def test_nothing_begins_while_a_re_exec_is_wanted(stand: Stand, libvirt: FakeLibvirt) -> None:
