@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab.conftest import OPTIONS
 from tests.lab.installation import Options, run
-from tests.lab.other import HOST, fall_silent, speak_again, ssh
+from tests.lab.other import HOST, boot_id, fall_silent, speak_again, ssh
 from tests.lab.service import PATIENCE, Service
 from tests.until import until
 from vdsmd.api import codes
@@ -41,6 +41,7 @@ def options() -> Options:
 @pytest.fixture(scope="module")
 def server() -> Iterator[None]:
     """Have the other host export directories as NFS servers do: root is nobody there, and the daemon's user owns them."""
+    until(boot_id, PATIENCE, "the other host to answer, whatever tests before have done with it")
     # After a start NFS 4 lets nobody open a file until clients of before have had their time.
     ssh("printf '[nfsd]\\nlease-time=10\\ngrace-time=10\\n' >/etc/nfs.conf.d/lab.conf; systemctl start nfs-server")
     for place in PLACES:
